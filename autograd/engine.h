@@ -1,0 +1,75 @@
+// engine.h - reverse-mode differentiation: the record of an op, and backward() that walks the records.
+// Define-by-run: every differentiable op (ops.h) calls record() with a closure that turns dy into the gradients of its
+// inputs. Nodes carry a creation number; backward always continues with the newest node, which is a topological order.
+#pragma once
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/random.h"
+#include "tensor/tensor.h"
+
+namespace mote {
+
+using Grads = std::vector<Tensor>;   // one an input, undefined where there is none
+using BackwardFn = std::function<Grads(const Tensor& dy)>;
+
+/// What a tensor remembers of how it was made. A leaf has no backward and keeps its gradient.
+struct Node {
+  const char* op = "leaf";
+  uint64_t number = 0;
+  std::vector<std::shared_ptr<Node>> inputs;   // null where an input needs no gradient
+  BackwardFn backward;
+  Tensor grad;
+  Shape shape;
+  DType dtype = DType::f32;
+  bool is_leaf = false;
+  bool consumed = false;   // backward has run and freed what it kept
+  ~Node();                 // iterative: a graph of a million nodes does not overflow the stack
+};
+
+/// Attaches a record to `y` and returns it; under NoGrad, or if no input needs a gradient, y is returned as it is.
+/// `backward` gets dy (shape and dtype of y) and returns one gradient an input, each in the shape of that input.
+Tensor record(const char* op, Tensor y, std::initializer_list<Tensor> inputs, BackwardFn backward);
+Tensor record(const char* op, Tensor y, const std::vector<Tensor>& inputs, BackwardFn backward);
+
+/// A tensor kept for backward: without its record, so that graphs cannot form cycles. get() throws Error if the
+/// storage has been written since (an in-place update between forward and backward would give wrong gradients).
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(const Tensor& tensor);
+  const Tensor& get() const;
+
+ private:
+  Tensor tensor_;
+  uint64_t version_ = 0;
+};
+
+/// Adds d(loss)/d(leaf) to the grad of every leaf that `loss` depends on. `dloss` defaults to 1 and must be given
+/// unless loss has one element. What the records keep is freed as the walk goes: a second call on the same graph is
+/// an Error. Gradients of non-leaf tensors are freed when consumed.
+void backward(const Tensor& loss, const Tensor& dloss = {});
+
+/// While one lives, ops on this thread record nothing.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+  static bool active();
+
+ private:
+  bool before_;
+};
+
+/// y = fn(inputs) without keeping what happens inside; backward runs fn again with recording on. Random draws repeat:
+/// `generator` (may be null) is put back to where the first run started and left where that run ended.
+/// Leaves used inside fn, such as weights, get their gradients too.                              [Chen 2016, sec. 3]
+Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs,
+                  Generator* generator = nullptr);
+
+}  // namespace mote

@@ -1,0 +1,176 @@
+// kernels.h - the contracts of every kernel: what runs on a device and knows no gradients.
+// A kernel writes into tensors that its caller has made; shapes and dtypes are checked by the public op that calls it
+// (autograd/ops.h). kernels.cpp sends each call to mote::cpu or mote::cuda by the device of its first argument, the
+// one switch on the device in the program. Reading order: this list, tensor/cpu/, tensor/cuda/.
+//
+// A backward kernel overwrites its outputs with the gradient of dot(dy, y) with respect to each input. An output that
+// nobody needs is passed undefined and skipped. Floating tensors of one call share a dtype unless said otherwise.
+#ifndef MOTE_KERNEL        // including this file plainly declares the kernels three times over
+#pragma once
+#include <array>
+#include <vector>
+
+#include "tensor/functors.h"
+#include "tensor/tensor.h"
+
+namespace mote {
+
+/// A convolution's stride and zero padding, each side its own.
+struct Conv2dSpec {
+  int64_t stride = 1;
+  int64_t top = 0, bottom = 0, left = 0, right = 0;
+  static Conv2dSpec same(int64_t kernel) { return {1, kernel / 2, kernel / 2, kernel / 2, kernel / 2}; }
+};
+
+/// One summand of kernel::combine.
+struct Term {
+  double factor;
+  Tensor tensor;
+};
+
+/// AdamW [Loshchilov 2019], one step over flat f32 arenas; `step` counts from 1.
+struct AdamW {
+  double lr = 2e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  int64_t step = 1;
+  double grad_scale = 1;   // the clip factor min(1, max_norm / |g|)
+  double ema_decay = 1;    // ema <- decay ema + (1 - decay) parameter; unused when ema is undefined
+};
+
+using Axes = std::array<int, kMaxAxes>;
+
+#define MOTE_KERNEL(name, parameters, arguments)        \
+  namespace kernel { void name parameters; }            \
+  namespace cpu { void name parameters; }               \
+  namespace cuda { void name parameters; }
+#define MOTE_KERNEL_DECLARING
+#endif
+
+// ---- Fill, copy, convert -------------------------------------------------------------------------------------------
+
+/// y[i] = value.
+MOTE_KERNEL(fill, (Tensor & y, double value), (y, value))
+/// y[i] = x[i] converted to y's dtype (any to any; floats to integers truncate). y and x have equal numel.
+MOTE_KERNEL(convert, (Tensor & y, const Tensor& x), (y, x))
+/// y = x with its axes in the order `axes`: y.shape[i] = x.shape[axes[i]]. Any dtype.
+MOTE_KERNEL(permute, (Tensor & y, const Tensor& x, const Axes& axes), (y, x, axes))
+/// The box of y that starts at index `start` (one number an axis) is overwritten by x. Any dtype.
+MOTE_KERNEL(put_box, (Tensor & y, const Tensor& x, const std::vector<int64_t>& start), (y, x, start))
+/// y is overwritten by the box of x that starts at index `start`. Any dtype.
+MOTE_KERNEL(get_box, (Tensor & y, const Tensor& x, const std::vector<int64_t>& start), (y, x, start))
+/// y = x stretched along its axes of size 1 (aligned at the end).
+MOTE_KERNEL(broadcast, (Tensor & y, const Tensor& x), (y, x))
+
+// ---- Pointwise -----------------------------------------------------------------------------------------------------
+
+/// y = op(x).
+MOTE_KERNEL(unary, (Tensor & y, const Tensor& x, const Unary& op), (y, x, op))
+/// dx = dy op'(.), from what the functor keeps: kept is x, y, or undefined (functors.h).
+MOTE_KERNEL(unary_backward, (Tensor & dx, const Tensor& kept, const Tensor& dy, const Unary& op), (dx, kept, dy, op))
+/// y = op(a, b) with broadcasting; y has the broadcast shape.
+MOTE_KERNEL(binary, (Tensor & y, const Tensor& a, const Tensor& b, Binary op), (y, a, b, op))
+/// da, db in the shape of dy, before the sum over broadcast axes (sum_to). Undefined outputs are skipped; the first
+/// argument is dy so that the device is known.
+MOTE_KERNEL(binary_backward, (const Tensor& dy, Tensor& da, Tensor& db, const Tensor& a, const Tensor& b, Binary op),
+            (dy, da, db, a, b, op))
+/// y += x, same shape.
+MOTE_KERNEL(accumulate, (Tensor & y, const Tensor& x), (y, x))
+/// y = sum of factor * tensor over 1 to 4 terms, same shapes; factors are applied in the compute type. y may be a term.
+MOTE_KERNEL(combine, (Tensor & y, const std::vector<Term>& terms), (y, terms))
+/// y[n, ...] = a[n] x[n, ...] + b[n] e[n, ...]; a, b f64 [N].
+MOTE_KERNEL(combine_rows, (Tensor & y, const Tensor& x, const Tensor& e, const Tensor& a, const Tensor& b),
+            (y, x, e, a, b))
+/// y = x / (1 - p) where a uniform draw at (seed, offset, i) is >= p, else 0. Its own backward.
+MOTE_KERNEL(dropout, (Tensor & y, const Tensor& x, double p, uint64_t seed, uint64_t offset), (y, x, p, seed, offset))
+
+// ---- Random numbers (random.h) -------------------------------------------------------------------------------------
+
+MOTE_KERNEL(random_uniform, (Tensor & y, uint64_t seed, uint64_t offset), (y, seed, offset))
+MOTE_KERNEL(random_normal, (Tensor & y, uint64_t seed, uint64_t offset), (y, seed, offset))
+MOTE_KERNEL(random_int, (Tensor & y, int64_t low, int64_t high, uint64_t seed, uint64_t offset),
+            (y, low, high, seed, offset))
+
+// ---- Reductions, in an order that does not depend on the thread count ----------------------------------------------
+
+/// y = x summed over the axes where y has size 1 (aligned at the end; leading axes may be missing in y).
+MOTE_KERNEL(sum_to, (Tensor & y, const Tensor& x), (y, x))
+/// Largest value along `axis` and the smallest index that has it: y, index in the shape of x without axis. NaN wins.
+MOTE_KERNEL(max_axis, (Tensor & y, Tensor& index, const Tensor& x, int axis), (y, index, x, axis))
+MOTE_KERNEL(max_axis_backward, (Tensor & dx, const Tensor& index, const Tensor& dy, int axis), (dx, index, dy, axis))
+/// y [1] of f64 = sum of x^2; infinite or NaN if any element is.
+MOTE_KERNEL(sum_squares, (Tensor & y, const Tensor& x), (y, x))
+
+// ---- Products ------------------------------------------------------------------------------------------------------
+
+/// y[b] = op(a[b]) op(w[b]) + bias, op = transpose of the last two axes where asked.
+///   a [B, M, K] or [M, K]; w [B, K, N] or [K, N]; y [B, M, N] or [M, N]; bias [N] or undefined
+/// Each element is one sum over k = 0..K-1 in fixed order.
+MOTE_KERNEL(matmul, (Tensor & y, const Tensor& a, const Tensor& w, bool trans_a, bool trans_w, const Tensor& bias),
+            (y, a, w, trans_a, trans_w, bias))
+
+/// y[n,i,j,k] = bias[k] + shift[n,k] + residual[n,i,j,k] + sum_{p,q,c} x[n, i s + p - top, j s + q - left, c] w[p,q,c,k]
+///   x [N, H, W, C]; w [P, Q, C, K]; y [N, Ho, Wo, K] with Ho = (H + top + bottom - P) / s + 1; bias [K], shift [N, K],
+///   residual like y: each may be undefined
+MOTE_KERNEL(conv2d,
+            (Tensor & y, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& shift,
+             const Tensor& residual, const Conv2dSpec& spec),
+            (y, x, w, bias, shift, residual, spec))
+MOTE_KERNEL(conv2d_dx, (Tensor & dx, const Tensor& dy, const Tensor& w, const Conv2dSpec& spec), (dx, dy, w, spec))
+MOTE_KERNEL(conv2d_dw, (Tensor & dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& spec), (dw, x, dy, spec))
+
+// ---- Norm, softmax, attention --------------------------------------------------------------------------------------
+
+/// y = act(gamma (x - mean) rstd + beta), act = silu or identity; statistics over H, W and the C / groups channels of
+/// a group; rstd = 1 / sqrt(var + eps), var without Bessel's correction.                            [Wu 2018, eq. 1-3]
+///   x, y [N, H, W, C]; gamma, beta [C]; mean, rstd [N, groups] of the compute type (f32, or f64 for f64)
+MOTE_KERNEL(group_norm,
+            (Tensor & y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+             int64_t groups, double eps, bool silu),
+            (y, mean, rstd, x, gamma, beta, groups, eps, silu))
+MOTE_KERNEL(group_norm_backward,
+            (Tensor & dx, Tensor& dgamma, Tensor& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean,
+             const Tensor& rstd, const Tensor& gamma, const Tensor& beta, int64_t groups, bool silu),
+            (dx, dgamma, dbeta, dy, x, mean, rstd, gamma, beta, groups, silu))
+
+/// Over the last axis: y = e^(x - max) / sum, or x - max - log(sum) if log.
+MOTE_KERNEL(softmax, (Tensor & y, const Tensor& x, bool log), (y, x, log))
+MOTE_KERNEL(softmax_backward, (Tensor & dx, const Tensor& y, const Tensor& dy, bool log), (dx, y, dy, log))
+
+/// y = softmax(q k^T / sqrt(D)) v for each image and head; the score matrix is never kept.
+///   qkv [N, T, 3 C]: q | k | v, each C = heads D wide; y [N, T, C]; lse [N, heads, T] (compute type): log of the
+///   softmax denominator, from which backward rebuilds the scores
+MOTE_KERNEL(attention, (Tensor & y, Tensor& lse, const Tensor& qkv, int64_t heads), (y, lse, qkv, heads))
+MOTE_KERNEL(attention_backward,
+            (Tensor & dqkv, const Tensor& qkv, const Tensor& y, const Tensor& lse, const Tensor& dy, int64_t heads),
+            (dqkv, qkv, y, lse, dy, heads))
+
+// ---- Resampling, lookup, losses ------------------------------------------------------------------------------------
+
+/// y[n, i, j, c] = x[n, i / factor, j / factor, c].
+MOTE_KERNEL(upsample_nearest, (Tensor & y, const Tensor& x, int64_t factor), (y, x, factor))
+MOTE_KERNEL(upsample_nearest_backward, (Tensor & dx, const Tensor& dy, int64_t factor), (dx, dy, factor))
+/// y = mean over windows of factor x factor; H and W are multiples of factor.
+MOTE_KERNEL(avg_pool, (Tensor & y, const Tensor& x, int64_t factor), (y, x, factor))
+MOTE_KERNEL(avg_pool_backward, (Tensor & dx, const Tensor& dy, int64_t factor), (dx, dy, factor))
+/// y[i, :] = table[ids[i], :]; table [V, D], ids [n] of i64 (checked by the op), y [n, D].
+MOTE_KERNEL(gather_rows, (Tensor & y, const Tensor& table, const Tensor& ids), (y, table, ids))
+/// dtable[v, :] = sum of dy[i, :] over ids[i] = v, in the order of i.
+MOTE_KERNEL(gather_rows_backward, (Tensor & dtable, const Tensor& ids, const Tensor& dy), (dtable, ids, dy))
+/// loss[i] = log sum_k e^{x[i,k]} - x[i, target[i]]; x [n, K], target [n] of i64, loss [n] of the compute type.
+MOTE_KERNEL(cross_entropy, (Tensor & loss, const Tensor& logits, const Tensor& target), (loss, logits, target))
+MOTE_KERNEL(cross_entropy_backward, (Tensor & dlogits, const Tensor& logits, const Tensor& target, const Tensor& dloss),
+            (dlogits, logits, target, dloss))
+/// y[n] = [sin(t w_0) .. sin(t w_{D/2-1}), cos(t w_0) ..], w_i = exp(-ln(10000) i / (D/2 - 1)); t [N] f32, may be
+/// fractional; y [N, D] floating.                                                           [Ho 2020; papers: 8.2]
+MOTE_KERNEL(timestep_embedding, (Tensor & y, const Tensor& t), (y, t))
+
+// ---- Optimiser -----------------------------------------------------------------------------------------------------
+
+/// One AdamW step in place over flat f32 arenas of equal length; ema may be undefined.
+MOTE_KERNEL(adamw, (Tensor & parameter, const Tensor& grad, Tensor& m, Tensor& v, Tensor& ema, const AdamW& options),
+            (parameter, grad, m, v, ema, options))
+
+#ifdef MOTE_KERNEL_DECLARING
+#undef MOTE_KERNEL_DECLARING
+#undef MOTE_KERNEL
+}  // namespace mote
+#endif
