@@ -1,0 +1,28 @@
+// process.h - the forward process and what a network may predict: noise (eps), the image (x0) or the velocity (v).
+#pragma once
+#include "autograd/ops.h"
+#include "diffusion/schedule.h"
+
+namespace mote {
+
+enum class Prediction { eps, x0, v };
+Prediction prediction_named(const std::string& name);   // Error(usage) otherwise
+const char* name_of(Prediction prediction);
+
+/// x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps                                                     [Ho 2020, eq. 4]
+///   x0, eps [N, H, W, C]; step [N] of i64, 0 <= step < T. Throws Error if shapes differ or a step lies outside.
+Tensor q_sample(const Schedule& schedule, const Tensor& x0, const Tensor& step, const Tensor& eps);
+
+/// What a network of this kind is trained to give at (x0, step, eps): eps, x0, or v = a eps - sigma x0.
+Tensor training_target(const Schedule& schedule, Prediction prediction, const Tensor& x0, const Tensor& step,
+                       const Tensor& eps);
+
+struct Denoised {
+  Tensor eps, x0;
+};
+/// Both predictions from one raw output at level n. eps-model: x0 = (x - sigma eps) / a; x0-model: eps = (x - a x0) / sigma;
+/// v-model: x0 = a x - sigma v, eps = a v + sigma x. clip: x0 is clamped to [-1, 1] and eps stays raw.
+Denoised denoise(const Schedule& schedule, Prediction prediction, const Tensor& output, const Tensor& x, int64_t n,
+                 bool clip);
+
+}  // namespace mote

@@ -1,0 +1,47 @@
+// sampler.h - one interface for all samplers: a list of steps, a state, and the network as a callback.
+// Coefficients are f64 on the host; each step is one kernel::combine over the state.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "diffusion/process.h"
+
+namespace mote {
+
+/// Raw output of the network at state x [N, H, W, C] and time t (fractional is legal).
+using Network = std::function<Tensor(const Tensor& x, double t)>;
+
+struct SamplerOptions {
+  std::string name = "ddim";         // "ddpm", "ddim"
+  int64_t steps = 50;
+  std::string grid = "uniform";      // schedule.h, timesteps()
+  double eta = 0;                    // ddim: 0 deterministic, 1 = ddpm with the small variance
+  std::string variance = "large";    // ddpm: "large" (beta) or "small" (beta tilde)
+  Prediction prediction = Prediction::eps;
+  bool clip = true;                  // clamp the predicted x0 to [-1, 1]
+};
+
+/// x' = keep x + from_x0 x0 + from_eps eps + noise z: what a step of ddpm or ddim does, with exact coefficients.
+struct StepPlan {
+  TimeStep step;
+  double keep = 0, from_x0 = 0, from_eps = 0, noise = 0;
+};
+
+/// The plan of all steps: what `mote sample --dry-run` prints. Throws Error(usage) listing the names if `name` is
+/// unknown, or a bad option value is given.
+std::vector<StepPlan> plan_sampler(const Schedule& schedule, const SamplerOptions& options);
+
+/// Called after each step with the new state, the predicted x0, and how many steps are done of how many.
+using Observer = std::function<void(const Tensor& x, const Tensor& x0, int64_t done, int64_t total)>;
+
+/// Runs the sampler from x (the state at the first, noisiest step; N(0, 1) noise) to the clean image. Noise of step k
+/// comes from noise.fork(k), so the result does not depend on how the samples are split into batches when the caller
+/// forks per batch. Throws Error(numeric) naming the step if the state is not finite.
+Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, const Network& network, Tensor x,
+                   Generator noise, const Observer& observer = {});
+
+/// All sampler names, for messages and --help.
+const std::vector<std::string>& sampler_names();
+
+}  // namespace mote

@@ -1,0 +1,38 @@
+// safetensors.h - reading and writing safetensors files: 8 bytes of header length, a JSON header, raw little-endian data.
+// The reader trusts nothing: lengths, offsets, overlaps, names, dtypes and shapes are checked before any memory is made.
+#pragma once
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace mote::io {
+
+struct SafetensorsInfo {              // one tensor of a file's header
+  std::string name;
+  DType dtype;
+  Shape shape;
+  int64_t begin = 0, end = 0;         // bytes, counted from the end of the header
+};
+
+struct Safetensors {
+  std::map<std::string, Tensor> tensors;
+  std::map<std::string, std::string> metadata;
+};
+
+/// Writes `tensors` in the given order and `metadata`, atomically (write_file_atomic). cuda tensors are copied first.
+/// Throws Error(argument) on a duplicate or empty name, Error(resource) on an I/O failure: the old file stays whole.
+void save_safetensors(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
+                      const std::map<std::string, std::string>& metadata);
+
+/// Throws Error(checkpoint) naming file, tensor and bytes if anything about the file is wrong, Error(data) if it cannot
+/// be opened. Only the dtypes F32 BF16 F64 I32 I64 U8 are known.
+Safetensors load_safetensors(const std::string& path);
+
+/// The header only, in file order, fully validated against the file's size.
+std::pair<std::vector<SafetensorsInfo>, std::map<std::string, std::string>> read_safetensors_header(
+    const std::string& path);
+
+}  // namespace mote::io
