@@ -265,7 +265,7 @@ Tensor UNet::run(const ResBlock& block, std::vector<Tensor> parts, const Tensor&
     return block.forward(x, inputs.back(), generator_);
   };
   parts.push_back(time);
-  if (!recompute_ || NoGrad::active()) return forward(parts);
+  if (!recompute_) return forward(parts);
   return checkpoint(forward, parts, &generator_);
 }
 
