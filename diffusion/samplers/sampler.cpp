@@ -56,8 +56,19 @@ bool is_finite(const Tensor& x) {
 
 }  // namespace
 
+Tensor image_noise(const Shape& shape, DType dtype, Generator generator, int64_t first, Device device) {
+  check(shape.ndim() >= 1 && first >= 0, "image_noise: needs a shape [N, ...] and first >= 0, got ", shape, " and ",
+        first);
+  int64_t N = shape[0], per_block = dtype == DType::f64 ? 2 : 4;   // elements of a Philox block
+  int64_t each = shape.without(0).numel(), blocks = (each + per_block - 1) / per_block;
+  generator.offset += uint64_t(first * blocks);
+  if (each == blocks * per_block) return normal(shape, dtype, generator, device);
+  Tensor padded = normal({N, blocks * per_block}, dtype, generator, device);
+  return narrow(padded, 1, 0, each).view(shape);
+}
+
 Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, const Network& network, Tensor x,
-                   Generator noise, const Observer& observer) {
+                   Generator noise, const Observer& observer, int64_t first) {
   const Method& method = method_named(options.name);
   std::vector<StepPlan> plan = method.plan(schedule, options);
   check(network != nullptr, "run_sampler: no network given");
@@ -73,7 +84,7 @@ Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, cons
   };
   int64_t total = int64_t(plan.size());
   for (int64_t k = 0; k < total; ++k) {
-    Draw draw = [&] { return normal(x.shape(), x.dtype(), noise.fork(uint64_t(k)), x.device()); };
+    Draw draw = [&] { return image_noise(x.shape(), x.dtype(), noise.fork(uint64_t(k)), first, x.device()); };
     Trajectory::Stepped stepped = trajectory->step(k, x, evaluate, draw);
     x = stepped.x;
     if (!is_finite(x))

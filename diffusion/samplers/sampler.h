@@ -40,14 +40,19 @@ int64_t network_calls(const std::vector<StepPlan>& plan);
 /// Called after each step with the new state, the predicted x0, and how many steps are done of how many.
 using Observer = std::function<void(const Tensor& x, const Tensor& x0, int64_t done, int64_t total)>;
 
+/// N(0, 1) for the images first, first + 1, ... of a row that shares `generator`. Image i gets the same numbers however
+/// the row is split into batches: its draw begins at block i of the row, whatever stands in front of it.
+///   shape [N, ...]; dtype f32 or f64
+Tensor image_noise(const Shape& shape, DType dtype, Generator generator, int64_t first, Device device = {});
+
 /// Runs the sampler from x (the state at the first, noisiest step; N(0, 1) noise) to the clean image. Noise of step k
-/// comes from noise.fork(k), so the result does not depend on how the samples are split into batches when the caller
-/// forks per batch. Records no gradients.
+/// is image_noise of noise.fork(k), and `first` is the number of the first image in x: a result does not depend on how
+/// the images are split into batches. Records no gradients.
 ///   x f32 or f64, any shape, left as it is; the result is like x. The network is called with such a state, and its
 ///   output, of the same shape, may be of another floating dtype.
 /// Throws Error(numeric) naming the step if the state is not finite.
 Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, const Network& network, Tensor x,
-                   Generator noise, const Observer& observer = {});
+                   Generator noise, const Observer& observer = {}, int64_t first = 0);
 
 /// All sampler names, for messages and --help.
 const std::vector<std::string>& sampler_names();
