@@ -67,8 +67,10 @@ class NoGrad {
 };
 
 /// y = fn(inputs) without keeping what happens inside; backward runs fn again with recording on. Random draws repeat:
-/// `generator` (may be null) is put back to where the first run started and left where that run ended.
-/// Leaves used inside fn, such as weights, get their gradients too.                              [Chen 2016, sec. 3]
+/// for the second run `generator` (may be null; must outlive the graph) is put back to where the first one started,
+/// and afterwards to where backward found it, so that a draw made since is not drawn twice.
+/// Tensors that fn captures must be leaves, such as weights: they get their gradients too. Checkpoints nest. A result
+/// of another op has to come in through `inputs`.                                                [Chen 2016, sec. 3]
 Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs,
                   Generator* generator = nullptr);
 
