@@ -23,10 +23,12 @@ namespace {
 
 constexpr const char* kLockFile = ".lock";
 
+/// True as well if the folder cannot be read: what cannot be seen is not touched.
 bool holds_files(const std::string& path) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(path))
-    if (entry.path().filename() != kLockFile) return true;
-  return false;
+  std::error_code error;
+  for (fs::directory_iterator at(path, error), end; !error && at != end; at.increment(error))
+    if (at->path().filename() != kLockFile) return true;
+  return bool(error);
 }
 
 /// Leftovers of a save that was cut off by kill -9. The lock is held, so nobody is writing them.
