@@ -75,8 +75,10 @@ Level Schedule::level(int64_t n) const {
 }
 
 double jump_beta(const Level& from, const Level& to) {
-  // (abar_to - abar_from) / abar_to, written in the variances: these are exact to the last digits at the clean end
-  return (from.variance - to.variance) / to.abar;
+  // (abar_to - abar_from) / abar_to; abar and variance differ by the same amount, and the smaller of the two carries
+  // the smaller rounding error: variances at the clean end, abars at the noisy one
+  double fall = to.variance < to.abar ? from.variance - to.variance : to.abar - from.abar;
+  return fall / to.abar;
 }
 
 // ---- Timesteps -----------------------------------------------------------------------------------------------------

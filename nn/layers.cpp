@@ -42,8 +42,9 @@ Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Init& init, double
 
 Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dSpec& spec, const Init& init, double scale)
     : spec_(spec),
-      weight_(add_parameter("weight", init.at("weight").variance_scaling({kernel, kernel, in, out}, kernel * kernel * in,
-                                                                         kernel * kernel * out, scale))),
+      weight_(add_parameter("weight",
+                            init.at("weight").variance_scaling({kernel, kernel, in, out}, kernel * kernel * in,
+                                                               kernel * kernel * out, scale))),
       bias_(add_parameter("bias", zeros({out}))) {}
 
 Tensor Conv2d::forward(const Tensor& x, const Tensor& shift, const Tensor& residual) const {

@@ -20,8 +20,10 @@ void Module::adopt(const std::string& name, Module& child) {
 }
 
 void Module::check_fresh(const std::string& name) const {
-  bool taken = std::any_of(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.name == name; }) ||
-               std::any_of(children_.begin(), children_.end(), [&](const Module* m) { return m->name_ == name; });
+  auto has_name = [&](const auto& item) { return item.name == name; };
+  auto is_named = [&](const Module* child) { return child->name_ == name; };
+  bool taken = std::any_of(parameters_.begin(), parameters_.end(), has_name) ||
+               std::any_of(children_.begin(), children_.end(), is_named);
   check(!taken && !name.empty(), "Module: the name '", name, "' is empty or taken");
 }
 
@@ -33,13 +35,13 @@ void Module::walk(Self& self, const std::string& prefix, const Visit& visit) {
 
 NamedTensors Module::parameters() const {
   NamedTensors all;
-  walk(*this, "", [&](std::string name, const Parameter& parameter) { all.emplace_back(std::move(name), parameter.value); });
+  walk(*this, "", [&](const std::string& name, const Parameter& parameter) { all.emplace_back(name, parameter.value); });
   return all;
 }
 
 std::vector<std::pair<std::string, Module::Parameter*>> Module::slots() {
   std::vector<std::pair<std::string, Parameter*>> all;
-  walk(*this, "", [&](std::string name, Parameter& parameter) { all.emplace_back(std::move(name), &parameter); });
+  walk(*this, "", [&](const std::string& name, Parameter& parameter) { all.emplace_back(name, &parameter); });
   return all;
 }
 

@@ -27,8 +27,8 @@ Arena::Arena(Module& module) : alive_(std::make_shared<char>()) {
   int64_t total = 0;
   for (const auto& [name, parameter] : slots) {
     const Tensor& value = parameter->value;
-    check(value.dtype() == DType::f32 && value.device() == device, "Arena: parameters must be f32 on one device: '", name,
-          "' is ", describe(value), " on ", value.device(), ", the first one is on ", device);
+    check(value.dtype() == DType::f32 && value.device() == device, "Arena: parameters must be f32 on one device: '",
+          name, "' is ", describe(value), " on ", value.device(), ", the first one is on ", device);
     check(parameter->arena.expired(), "Arena: '", name, "' lies in another Arena");
     names_.push_back(name);
     shapes_.push_back(value.shape());

@@ -224,7 +224,8 @@ void UNet::fill(Level& level, const std::string& name, const std::vector<int64_t
                 bool attends, const Init& init) {
   for (size_t i = 0; i < widths_in.size(); ++i) {
     std::string resnet = concat_text(name, ".resnets.", i);
-    add_child(resnet, level.resnets.emplace_back(widths_in[i], width, 4 * config_.base, config_.dropout, init.at(resnet)));
+    add_child(resnet, level.resnets.emplace_back(widths_in[i], width, 4 * config_.base, config_.dropout,
+                                                 init.at(resnet)));
     if (!attends) continue;
     std::string attention = concat_text(name, ".attentions.", i);
     add_child(attention, level.attentions.emplace_back(width, config_.heads, init.at(attention)));
@@ -264,7 +265,7 @@ Tensor UNet::run(const ResBlock& block, std::vector<Tensor> parts, const Tensor&
     return block.forward(x, inputs.back(), generator_);
   };
   parts.push_back(time);
-  if (!recompute_ || NoGrad::active()) return forward(parts);
+  if (!recompute_) return forward(parts);
   return checkpoint(forward, parts, &generator_);
 }
 

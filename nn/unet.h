@@ -1,5 +1,5 @@
 // unet.h - the DDPM UNet [Ho 2020]: residual blocks with a time embedding, attention at chosen resolutions, skips.
-// Input and output are [N, H, W, C]. Tensor names are those of the published PyTorch files (down_blocks.0.resnets.0...).
+// Input and output are [N, H, W, C]. Tensors are named as in the published PyTorch files (down_blocks.0.resnets.0...).
 #pragma once
 #include <deque>
 #include <optional>

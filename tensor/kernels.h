@@ -5,8 +5,12 @@
 //
 // A backward kernel overwrites its outputs with the gradient of dot(dy, y) with respect to each input. An output that
 // nobody needs is passed undefined and skipped. Floating tensors of one call share a dtype unless said otherwise.
-#ifndef MOTE_KERNEL        // including this file plainly declares the kernels three times over
-#pragma once
+//
+// Included plainly, this file declares each kernel in mote::kernel, mote::cpu and mote::cuda; included with MOTE_KERNEL
+// defined, it is the list of kernels (kernels.cpp, cuda/stubs.cpp). That is why it has no #pragma once.
+#if defined(MOTE_KERNEL) || !defined(MOTE_KERNELS_DECLARED)
+#ifndef MOTE_KERNEL
+#define MOTE_KERNELS_DECLARED
 #include <array>
 #include <vector>
 
@@ -173,4 +177,5 @@ MOTE_KERNEL(adamw, (Tensor & parameter, const Tensor& grad, Tensor& m, Tensor& v
 #undef MOTE_KERNEL_DECLARING
 #undef MOTE_KERNEL
 }  // namespace mote
+#endif
 #endif

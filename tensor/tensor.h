@@ -43,6 +43,7 @@ class Tensor {
   /// Same storage, other shape with as many elements; one size may be -1. Not recorded: see mote::reshape for the op.
   Tensor view(const Shape& shape) const;
   Tensor view(std::initializer_list<int64_t> sizes) const;
+  Tensor view(std::vector<int64_t> sizes) const;
   /// Rows begin..end-1 of the first axis; shares storage. Not recorded: see mote::slice for the op.
   Tensor rows(int64_t begin, int64_t end) const;
 

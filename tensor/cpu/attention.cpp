@@ -1,0 +1,131 @@
+// Attention without a kept score matrix: scores exist for one block of rows of one image and head, in L2. Forward
+// leaves the log of each row's softmax denominator, from which backward rebuilds the probabilities.  [Dao 2022, sec. 3]
+#include "tensor/cpu/gemm.h"
+#include "tensor/kernels.h"
+
+namespace mote::cpu {
+namespace {
+
+/// Where one image and head lies in qkv [N, T, 3 C], and the sizes of its products.
+struct Head {
+  int64_t tokens, width, channels;   // D = width, C = channels = heads D
+  int64_t ld() const { return 3 * channels; }
+  int64_t block() const { return std::min<int64_t>(tokens, 128); }   // rows of scores at a time
+  /// The largest working area of the products below.
+  template <class C>
+  int64_t work() const {
+    return std::max({packed_size<C>(width, tokens), packed_size<C>(tokens, width), packed_size<C>(block(), width)}) +
+           kBlockElements;
+  }
+};
+
+template <class Fn>
+void for_heads(int64_t images, int64_t heads, Fn&& fn) {
+  parallel_for(images * heads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t item = first; item < last; ++item) fn(item / heads, item % heads);
+  });
+}
+
+}  // namespace
+
+void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
+  int64_t images = y.size(0), tokens = y.size(1), channels = y.size(2);
+  if (y.numel() == 0) return;
+  Head head{tokens, channels / heads, channels};
+  for_floating("attention", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    C scale = C(1 / std::sqrt(double(head.width)));   // without it the softmax saturates for wide heads
+    for_heads(images, heads, [&](int64_t n, int64_t h) {
+      const T* q = qkv.data<T>() + n * tokens * head.ld() + h * head.width;
+      const T *k = q + channels, *v = q + 2 * channels;
+      T* out = y.data<T>() + n * tokens * channels + h * head.width;
+      C* out_lse = lse.data<C>() + (n * heads + h) * tokens;
+      Scratch<C> scores(head.block() * tokens), result(head.block() * head.width), work(head.work<C>());
+      for (int64_t row0 = 0; row0 < tokens; row0 += head.block()) {
+        int64_t rows = std::min(head.block(), tokens - row0);
+        gemm_serial(rows, tokens, head.width, Matrix<T>{q + row0 * head.ld(), head.ld()}, Matrix<T>{k, head.ld(), true},
+                          scores.data(), tokens, false, work.data());
+        for (int64_t r = 0; r < rows; ++r) {
+          C* row = scores.data() + r * tokens;
+          C largest = row[0];
+          for (int64_t t = 1; t < tokens; ++t) largest = math::max(row[t], largest);
+          C sum = C(0);
+          constexpr int64_t kSums = 16;   // lanes of the sum, folded in order
+          C lanes[kSums] = {};
+          int64_t t = 0;
+          for (; t + kSums <= tokens; t += kSums)
+            for (int64_t lane = 0; lane < kSums; ++lane) {
+              C p = math::exp((row[t + lane] - largest) * scale);
+              row[t + lane] = p;
+              lanes[lane] += p;
+            }
+          for (; t < tokens; ++t) sum += row[t] = math::exp((row[t] - largest) * scale);
+          for (C lane : lanes) sum += lane;
+          out_lse[row0 + r] = largest * scale + math::log(sum);
+          C inverse = C(1) / sum;
+          for (int64_t i = 0; i < tokens; ++i) row[i] *= inverse;
+        }
+        gemm_serial(rows, head.width, tokens, Matrix<C>{scores.data(), tokens}, Matrix<T>{v, head.ld()}, result.data(),
+                   head.width, false, work.data());
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t d = 0; d < head.width; ++d) out[(row0 + r) * channels + d] = T(result.data()[r * head.width + d]);
+      }
+    });
+  });
+}
+
+void attention_backward(Tensor& dqkv, const Tensor& qkv, const Tensor& y, const Tensor& lse, const Tensor& dy,
+                        int64_t heads) {
+  // With P = softmax(S scale), S = q k^T, O = P v:  dv = P^T dO;  dP = dO v^T;  delta = rowsum(dO O);
+  // dS = scale P (dP - delta);  dq = dS k;  dk = dS^T q.
+  int64_t images = y.size(0), tokens = y.size(1), channels = y.size(2);
+  if (y.numel() == 0) return;
+  Head head{tokens, channels / heads, channels};
+  for_floating("attention_backward", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    C scale = C(1 / std::sqrt(double(head.width)));
+    for_heads(images, heads, [&](int64_t n, int64_t h) {
+      const T* q = qkv.data<T>() + n * tokens * head.ld() + h * head.width;
+      const T *k = q + channels, *v = q + 2 * channels;
+      const T* out = y.data<T>() + n * tokens * channels + h * head.width;
+      const T* dout = dy.data<T>() + n * tokens * channels + h * head.width;
+      const C* in_lse = lse.data<C>() + (n * heads + h) * tokens;
+      int64_t part = tokens * head.width;
+      Scratch<C> p_(head.block() * tokens), ds_(head.block() * tokens), grads(3 * part), work(head.work<C>());
+      C *p = p_.data(), *ds = ds_.data(), *dq = grads.data(), *dk = dq + part, *dv = dk + part;
+      for (int64_t row0 = 0; row0 < tokens; row0 += head.block()) {
+        int64_t rows = std::min(head.block(), tokens - row0);
+        bool accumulate = row0 > 0;
+        Matrix<T> q_block{q + row0 * head.ld(), head.ld()}, dout_block{dout + row0 * channels, channels};
+        gemm_serial(rows, tokens, head.width, q_block, Matrix<T>{k, head.ld(), true}, p, tokens, false, work.data());
+        gemm_serial(rows, tokens, head.width, dout_block, Matrix<T>{v, head.ld(), true}, ds, tokens, false, work.data());
+        for (int64_t r = 0; r < rows; ++r) {
+          const T *o = out + (row0 + r) * channels, *g = dout + (row0 + r) * channels;
+          double dot = 0;
+          for (int64_t d = 0; d < head.width; ++d) dot += double(C(o[d])) * double(C(g[d]));
+          C delta = C(dot), log_sum = in_lse[row0 + r];
+          C *p_row = p + r * tokens, *ds_row = ds + r * tokens;
+#pragma omp simd
+          for (int64_t t = 0; t < tokens; ++t) {
+            C probability = math::exp(p_row[t] * scale - log_sum);
+            p_row[t] = probability;
+            ds_row[t] = scale * probability * (ds_row[t] - delta);
+          }
+        }
+        gemm_serial(tokens, head.width, rows, Matrix<C>{p, tokens, true}, dout_block, dv, head.width, accumulate, work.data());
+        gemm_serial(rows, head.width, tokens, Matrix<C>{ds, tokens}, Matrix<T>{k, head.ld()}, dq + row0 * head.width,
+                   head.width, false, work.data());
+        gemm_serial(tokens, head.width, rows, Matrix<C>{ds, tokens, true}, q_block, dk, head.width, accumulate, work.data());
+      }
+      T* to = dqkv.data<T>() + n * tokens * head.ld() + h * head.width;
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t which = 0; which < 3; ++which)
+          for (int64_t d = 0; d < head.width; ++d)
+            to[t * head.ld() + which * channels + d] = T(grads.data()[which * part + t * head.width + d]);
+    });
+  });
+}
+
+}  // namespace mote::cpu

@@ -1,0 +1,321 @@
+// Convolutions over [N, H, W, C]: forward, input gradient, weight gradient. No im2col matrix is ever stored.
+//
+// Forward and dx share one driver. A band of input rows is copied once with its zero halo, so that the pixels of an
+// output row are rows of a matrix with a constant stride: the tile of tile.h reads them in place, tap after tap, while
+// its sums stay in registers. The weights are packed in panels [tap, Cin, kPanel]. dw needs no halo: a tap's valid
+// pixels are a run in each row, over which a tile of [Cin, Cout] sums x^T dy.
+#include "tensor/cpu/gemm.h"
+#include "tensor/kernels.h"
+
+namespace mote::cpu {
+namespace {
+
+struct Tap {
+  int64_t dy, dx;        // input position relative to the output position times the stride
+  int64_t weight;        // index p Q + q in the weights
+};
+
+/// Output (m, l) lies at (y0 + m step, x0 + l step) of the output image and reads input (origin_y + m stride + tap.dy,
+/// origin_x + l stride + tap.dx), which is zero outside the image.
+struct Plan {
+  int64_t images, in_height, in_width, in_channels;
+  int64_t out_height, out_width, out_channels;   // of the whole output image
+  int64_t rows, columns;                         // outputs of this plan
+  int64_t stride = 1, origin_y = 0, origin_x = 0;
+  int64_t step = 1, y0 = 0, x0 = 0;
+  std::vector<Tap> taps;
+};
+
+constexpr int64_t kBandBytes = 512 << 10;   // a padded band of input stays in L2
+
+/// What an output starts from; null pointers count as zero.
+template <class T, class C>
+struct Start {
+  const C* bias = nullptr;    // [K], padded to whole panels
+  const C* shift = nullptr;   // [N, K padded]
+  const T* residual = nullptr;
+};
+
+/// y = sum over taps, in C, stored as T. `panels`: [panel][tap][Cin][kPanel].
+template <class T, class C>
+void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const Plan& plan) {
+  if (plan.rows <= 0 || plan.columns <= 0 || plan.images == 0) return;
+  int64_t channels = plan.in_channels, out_channels = plan.out_channels, count = int64_t(plan.taps.size());
+  int64_t low_y = 0, high_y = 0, low_x = 0, high_x = 0;
+  for (const Tap& tap : plan.taps) {
+    low_y = std::min(low_y, tap.dy), high_y = std::max(high_y, tap.dy);
+    low_x = std::min(low_x, tap.dx), high_x = std::max(high_x, tap.dx);
+  }
+  // The band covers input columns left .. left + width - 1, rows likewise.
+  int64_t left = plan.origin_x + low_x, width = (plan.columns - 1) * plan.stride + 1 + high_x - low_x;
+  int64_t top = plan.origin_y + low_y, height = (plan.rows - 1) * plan.stride + 1 + high_y - low_y;
+  bool in_place = std::is_same_v<T, C> && left >= 0 && top >= 0 && left + width <= plan.in_width &&
+                  top + height <= plan.in_height;
+  int64_t row_bytes = width * channels * int64_t(sizeof(C)) * plan.stride;
+  int64_t band_rows = std::clamp<int64_t>(kBandBytes / std::max<int64_t>(row_bytes, 1), 4, plan.rows);
+  int64_t bands = (plan.rows + band_rows - 1) / band_rows;
+  if (plan.images * bands < omp_get_max_threads()) {   // few images: smaller bands feed all threads
+    bands = std::min<int64_t>(plan.rows, (omp_get_max_threads() + plan.images - 1) / plan.images);
+    band_rows = (plan.rows + bands - 1) / bands;
+    bands = (plan.rows + band_rows - 1) / band_rows;
+  }
+  int64_t padded = panels_of<C>(out_channels) * kPanel<C>;
+  int64_t tile_step = tile_rows(plan.columns);
+  int64_t work = plan.rows * plan.columns * count * channels * out_channels / bands;
+
+  parallel_for(plan.images * bands, (int64_t(1) << 17) / std::max<int64_t>(work, 1), [&](int64_t first, int64_t last) {
+    int64_t band_height = (band_rows - 1) * plan.stride + 1 + high_y - low_y;
+    Scratch<C> band(in_place ? 0 : band_height * width * channels);
+    std::vector<int64_t> tap_offset(plan.taps.size());
+    for (int64_t item = first; item < last; ++item) {
+      int64_t n = item / bands, row0 = item % bands * band_rows, rows = std::min(band_rows, plan.rows - row0);
+      const T* image = x + n * plan.in_height * plan.in_width * channels;
+      const C* source;        // input (top + row0 stride, left)
+      int64_t source_width;   // in pixels
+      if (in_place) {
+        source = reinterpret_cast<const C*>(image) + ((top + row0 * plan.stride) * plan.in_width + left) * channels;
+        source_width = plan.in_width;
+      } else {
+        int64_t copied_from = std::clamp<int64_t>(-left, 0, width);
+        int64_t copied_to = std::clamp<int64_t>(plan.in_width - left, copied_from, width);
+        for (int64_t i = 0; i < (rows - 1) * plan.stride + 1 + high_y - low_y; ++i) {
+          C* to = band.data() + i * width * channels;
+          int64_t iy = top + row0 * plan.stride + i;
+          bool inside = iy >= 0 && iy < plan.in_height;
+          int64_t begin = inside ? copied_from * channels : width * channels;
+          int64_t end = inside ? copied_to * channels : width * channels;
+          std::fill(to, to + begin, C(0));
+          const T* from = image + (iy * plan.in_width + left) * channels;
+          for (int64_t j = begin; j < end; ++j) to[j] = C(from[j]);
+          std::fill(to + end, to + width * channels, C(0));
+        }
+        source = band.data();
+        source_width = width;
+      }
+      for (int64_t t = 0; t < count; ++t)
+        tap_offset[size_t(t)] = ((plan.taps[size_t(t)].dy - low_y) * source_width + plan.taps[size_t(t)].dx - low_x) * channels;
+
+      for (int64_t panel = 0; panel < panels_of<C>(out_channels); ++panel) {
+        const C* weights = panels + panel * kPanel<C> * count * channels;
+        int64_t k = panel * kPanel<C>, columns = std::min<int64_t>(kPanel<C>, out_channels - k);
+        for (int64_t row = 0; row < rows; ++row) {
+          for (int64_t l = 0; l < plan.columns; l += tile_step) {
+            const C* a = source + (row * plan.stride * source_width + l * plan.stride) * channels;
+            int64_t oy = plan.y0 + (row0 + row) * plan.step, ox = plan.x0 + l * plan.step;
+            int64_t at = ((n * plan.out_height + oy) * plan.out_width + ox) * out_channels + k;
+            int64_t ld = plan.step * out_channels;
+            for_rows(std::min(tile_step, plan.columns - l), [&](auto m) {
+              auto run = [&](auto vectors) {
+                constexpr int64_t kColumns = vectors() * kLanes<C>;
+                Tile<C, m(), vectors()> tile;
+                tile.clear();
+                if (start.bias) tile.add_from(start.bias + k, 0, kColumns);
+                if (start.shift) tile.add_from(start.shift + n * padded + k, 0, kColumns);
+                if (start.residual) tile.add_from(start.residual + at, ld, columns);
+                const C* b = weights;
+                for (int64_t t = 0; t < count; ++t) {
+                  tile.add_rows(channels, a + tap_offset[size_t(t)], plan.stride * channels, b, kPanel<C>);
+                  b += channels * kPanel<C>;
+                }
+                tile.store(y + at, ld, columns);
+              };
+              if (tile_vectors<C>(columns) == 1) run(std::integral_constant<int, 1>{});
+              else run(std::integral_constant<int, kTileVectors>{});
+            });
+          }
+        }
+      }
+    }
+  });
+}
+
+/// Panels [panel][tap][Cin][kPanel] of weights [P Q, C, K], as they are (forward) or with C and K exchanged (dx).
+template <class C, class T>
+void pack_weights(C* panels, const T* w, const std::vector<Tap>& taps, int64_t channels, int64_t out_channels,
+                  bool exchanged) {
+  int64_t in = exchanged ? out_channels : channels, out = exchanged ? channels : out_channels;
+  int64_t count = int64_t(taps.size()), per_tap = in * kPanel<C>;
+  parallel_for(panels_of<C>(out) * count, std::max<int64_t>(kGrain / per_tap, 1), [&](int64_t first, int64_t last) {
+    for (int64_t item = first; item < last; ++item) {
+      Matrix<T> tap{w + taps[size_t(item % count)].weight * channels * out_channels, out_channels, exchanged};
+      pack_panel(panels + item * per_tap, tap, in, out, item / count);
+    }
+  });
+}
+
+/// [rows, K] of T as [rows, padded] of C.
+template <class C, class T>
+void pad_rows(C* to, const T* from, int64_t rows, int64_t columns, int64_t padded) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < padded; ++i) to[row * padded + i] = i < columns ? C(from[row * columns + i]) : C(0);
+}
+
+}  // namespace
+
+void conv2d(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& shift,
+            const Tensor& residual, const Conv2dSpec& spec) {
+  for_floating("conv2d", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    Plan plan{x.size(0), x.size(1), x.size(2), x.size(3), y.size(1), y.size(2), y.size(3), y.size(1), y.size(2), spec.stride, 0, 0, 1, 0, 0, {}};
+    for (int64_t p = 0; p < w.size(0); ++p)
+      for (int64_t q = 0; q < w.size(1); ++q) plan.taps.push_back({p - spec.top, q - spec.left, p * w.size(1) + q});
+    int64_t K = y.size(3), padded = panels_of<C>(K) * kPanel<C>;
+    Scratch<C> panels(int64_t(plan.taps.size()) * packed_size<C>(x.size(3), K));
+    pack_weights(panels.data(), w.data<T>(), plan.taps, x.size(3), K, false);
+    Scratch<C> wide_bias(bias.defined() ? padded : 0), wide_shift(shift.defined() ? x.size(0) * padded : 0);
+    Start<T, C> start;
+    if (bias.defined()) {
+      pad_rows(wide_bias.data(), bias.data<T>(), 1, K, padded);
+      start.bias = wide_bias.data();
+    }
+    if (shift.defined()) {
+      pad_rows(wide_shift.data(), shift.data<T>(), x.size(0), K, padded);
+      start.shift = wide_shift.data();
+    }
+    if (residual.defined()) start.residual = residual.data<T>();
+    convolve(y.data<T>(), x.data<T>(), static_cast<const C*>(panels.data()), start, plan);
+  });
+}
+
+void conv2d_dx(Tensor& dx, const Tensor& dy, const Tensor& w, const Conv2dSpec& spec) {
+  for_floating("conv2d_dx", dx.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    int64_t P = w.size(0), Q = w.size(1), channels = w.size(2), K = w.size(3), s = spec.stride;
+    // dx[iy] = sum over p with s | iy + top - p of dy[(iy + top - p) / s] w[p]. The iy of one residue ry of iy + top
+    // form a plan of their own: iy = s m + ry - top reads dy[m - (p - ry) / s] for p = ry, ry + s, ...
+    for (int64_t ry = 0; ry < s; ++ry) {
+      for (int64_t rx = 0; rx < s; ++rx) {
+        auto first = [s](int64_t residue, int64_t before) {   // smallest m with s m + residue - before >= 0
+          int64_t need = before - residue;
+          return need >= 0 ? (need + s - 1) / s : -((-need) / s);
+        };
+        Plan plan{dy.size(0), dy.size(1), dy.size(2), K, dx.size(1), dx.size(2), channels, 0, 0, 1, first(ry, spec.top), first(rx, spec.left), s, 0, 0, {}};
+        plan.y0 = s * plan.origin_y + ry - spec.top;
+        plan.x0 = s * plan.origin_x + rx - spec.left;
+        if (plan.y0 >= dx.size(1) || plan.x0 >= dx.size(2)) continue;
+        plan.rows = (dx.size(1) - plan.y0 + s - 1) / s;
+        plan.columns = (dx.size(2) - plan.x0 + s - 1) / s;
+        for (int64_t p = ry; p < P; p += s)
+          for (int64_t q = rx; q < Q; q += s) plan.taps.push_back({-((p - ry) / s), -((q - rx) / s), p * Q + q});
+        Scratch<C> panels(int64_t(plan.taps.size()) * packed_size<C>(K, channels));
+        pack_weights(panels.data(), w.data<T>(), plan.taps, channels, K, true);
+        convolve(dx.data<T>(), dy.data<T>(), static_cast<const C*>(panels.data()), Start<T, C>{}, plan);
+      }
+    }
+  });
+}
+
+// ---- Weight gradient -----------------------------------------------------------------------------------------------
+
+namespace {
+
+/// The run of output positions o in 0..out-1 whose input o stride + offset lies in 0..in-1.
+struct Run {
+  int64_t begin, end;
+  Run(int64_t out, int64_t in, int64_t stride, int64_t offset) {
+    begin = offset >= 0 ? 0 : (-offset + stride - 1) / stride;
+    end = std::min(out, in - 1 - offset < 0 ? 0 : (in - 1 - offset) / stride + 1);
+    begin = std::min(begin, end);
+  }
+};
+
+}  // namespace
+
+void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& spec) {
+  int64_t images = x.size(0), H = x.size(1), W = x.size(2), channels = x.size(3);
+  int64_t Ho = dy.size(1), Wo = dy.size(2), K = dy.size(3), P = dw.size(0), Q = dw.size(1);
+  for_floating("conv2d_dw", dw.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    // dy is read in whole vectors: columns are padded to a multiple of a vector, in a copy if need be.
+    int64_t padded = (K + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
+    bool copy_x = !std::is_same_v<T, C>, copy_dy = copy_x || padded != K;
+    int64_t x_image = H * W * channels, dy_image = Ho * Wo * padded, sums = P * Q * channels * padded;
+
+    // Images are cut into chunks with sums of their own, folded in order at the end. How many depends on shapes only.
+    // Within a chunk, as many images as fit in L2 are visited under one tile of sums.
+    int64_t bytes = std::max<int64_t>(sums * int64_t(sizeof(C)), 1);
+    int64_t chunks = std::clamp<int64_t>((int64_t(4) << 20) / bytes, 1, std::clamp<int64_t>(images, 1, 16));
+    int64_t group = std::max<int64_t>((int64_t(1) << 20) / std::max<int64_t>((x_image + dy_image) * int64_t(sizeof(C)), 1), 1);
+    group = std::min(group, (images + chunks - 1) / chunks);
+    int64_t tile_step = tile_rows(channels), tiles = (channels + tile_step - 1) / tile_step;
+    // Chunks alone may be too few for the threads: then each is shared by threads that own different sums.
+    int64_t shares = std::min<int64_t>((omp_get_max_threads() + chunks - 1) / chunks, P * Q * tiles);
+    Scratch<C> partial(chunks * sums);
+
+    parallel_for(chunks * shares, 1, [&](int64_t first, int64_t last) {
+      Scratch<C> wide_x(copy_x ? group * x_image : 0), wide_dy(copy_dy ? group * dy_image : 0);
+      for (int64_t item = first; item < last; ++item) {
+        int64_t chunk = item / shares, share = item % shares;
+        int64_t image_end = images * (chunk + 1) / chunks;
+        C* out = partial.data() + chunk * sums;
+        bool fresh = true;
+        for (int64_t n0 = images * chunk / chunks; n0 < image_end || fresh; n0 += group) {
+          int64_t count = std::clamp<int64_t>(image_end - n0, 0, group);
+          const C* px;
+          const C* pdy;
+          if (copy_x) {
+            const T* from = x.data<T>() + n0 * x_image;
+            for (int64_t i = 0; i < count * x_image; ++i) wide_x.data()[i] = C(from[i]);
+            px = wide_x.data();
+          } else {
+            px = static_cast<const C*>(x.raw()) + n0 * x_image;
+          }
+          if (copy_dy) {
+            pad_rows(wide_dy.data(), dy.data<T>() + n0 * Ho * Wo * K, count * Ho * Wo, K, padded);
+            pdy = wide_dy.data();
+          } else {
+            pdy = static_cast<const C*>(dy.raw()) + n0 * dy_image;
+          }
+          for (int64_t at = P * Q * tiles * share / shares; at < P * Q * tiles * (share + 1) / shares; ++at) {
+            int64_t tap = at / tiles, c = at % tiles * tile_step;
+            Run ys(Ho, H, spec.stride, tap / Q - spec.top), xs(Wo, W, spec.stride, tap % Q - spec.left);
+            int64_t iy = ys.begin * spec.stride + tap / Q - spec.top, ix = xs.begin * spec.stride + tap % Q - spec.left;
+            for (int64_t k = 0; k < padded; k += kPanel<C>) {
+              for_rows(std::min(tile_step, channels - c), [&](auto m) {
+                auto run = [&](auto vectors) {
+                  constexpr int64_t kColumns = vectors() * kLanes<C>;
+                  C* to = out + (tap * channels + c) * padded + k;
+                  Tile<C, m(), vectors()> tile;
+                  tile.clear();
+                  if (!fresh) tile.add_from(to, padded, kColumns);
+                  for (int64_t n = 0; n < count; ++n) {
+                    const C* a = px + ((n * H + iy) * W + ix) * channels + c;
+                    const C* b = pdy + ((n * Ho + ys.begin) * Wo + xs.begin) * padded + k;
+                    for (int64_t row = ys.begin; row < ys.end; ++row) {
+                      tile.add_columns(xs.end - xs.begin, a, spec.stride * channels, b, padded);
+                      a += spec.stride * W * channels;
+                      b += Wo * padded;
+                    }
+                  }
+                  tile.store(to, padded, kColumns);
+                };
+                if (tile_vectors<C>(padded - k) == 1) run(std::integral_constant<int, 1>{});
+                else run(std::integral_constant<int, kTileVectors>{});
+              });
+            }
+          }
+          fresh = false;
+        }
+      }
+    });
+
+    T* out = dw.data<T>();
+    parallel_for(P * Q * channels, kGrain / std::max<int64_t>(chunks * K, 1), [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        C total[kPanel<C>];
+        for (int64_t k0 = 0; k0 < K; k0 += kPanel<C>) {
+          int64_t columns = std::min<int64_t>(kPanel<C>, K - k0);
+          std::fill(total, total + kPanel<C>, C(0));
+          for (int64_t chunk = 0; chunk < chunks; ++chunk)
+            for (int64_t k = 0; k < columns; ++k) total[k] += partial.data()[chunk * sums + row * padded + k0 + k];
+          for (int64_t k = 0; k < columns; ++k) out[row * K + k0 + k] = T(total[k]);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace mote::cpu

@@ -1,0 +1,90 @@
+// Kernels that move elements without looking at them: any dtype, by element size.
+#include <cstring>
+
+#include "tensor/cpu/parallel.h"
+#include "tensor/kernels.h"
+
+namespace mote::cpu {
+namespace {
+
+/// Calls fn with an unsigned integer of the size of one element.
+template <class Fn>
+void for_element_size(DType dtype, Fn&& fn) {
+  switch (size_of(dtype)) {
+    case 1: return fn(uint8_t{});
+    case 2: return fn(uint16_t{});
+    case 4: return fn(uint32_t{});
+    default: return fn(uint64_t{});
+  }
+}
+
+/// Copies between `small` and the box of `large` that starts at `start`, row by row of the innermost axes that are
+/// contiguous in both.
+enum class Direction { into_large, out_of_large };
+template <Direction direction>
+void copy_box(char* destination, const char* source, const Shape& large, const Shape& small, int64_t element,
+              const std::vector<int64_t>& start) {
+  if (small.numel() == 0) return;
+  int split = small.ndim();   // axes from `split` on are one contiguous run
+  int64_t run = element;
+  while (split > 0) {
+    --split;
+    run *= small[split];
+    if (small[split] != large[split]) break;
+  }
+  int64_t rows = small.numel() * element / run;
+  int64_t base = 0;
+  for (int axis = 0; axis < small.ndim(); ++axis) base += start[size_t(axis)] * large.stride(axis) * element;
+  parallel_for(rows, 4 * kGrain / run, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      int64_t rest = row, offset = base;
+      for (int axis = split - 1; axis >= 0; --axis) {
+        offset += rest % small[axis] * large.stride(axis) * element;
+        rest /= small[axis];
+      }
+      if constexpr (direction == Direction::into_large) std::memcpy(destination + offset, source + row * run, size_t(run));
+      else std::memcpy(destination + row * run, source + offset, size_t(run));
+    }
+  });
+}
+
+}  // namespace
+
+void put_box(Tensor& y, const Tensor& x, const std::vector<int64_t>& start) {
+  copy_box<Direction::into_large>(static_cast<char*>(y.raw()), static_cast<const char*>(x.raw()), y.shape(), x.shape(),
+                                  size_of(y.dtype()), start);
+}
+
+void get_box(Tensor& y, const Tensor& x, const std::vector<int64_t>& start) {
+  copy_box<Direction::out_of_large>(static_cast<char*>(y.raw()), static_cast<const char*>(x.raw()), x.shape(),
+                                    y.shape(), size_of(y.dtype()), start);
+}
+
+void permute(Tensor& y, const Tensor& x, const Axes& axes) {
+  if (y.numel() == 0) return;
+  int ndim = y.ndim();
+  if (ndim == 0) {
+    std::memcpy(y.raw(), x.raw(), size_t(y.nbytes()));
+    return;
+  }
+  int64_t stride[kMaxAxes];   // of x, along each axis of y
+  for (int axis = 0; axis < ndim; ++axis) stride[axis] = x.shape().stride(axes[size_t(axis)]);
+  int64_t inner = y.shape()[ndim - 1], step = stride[ndim - 1];
+  for_element_size(y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* out = static_cast<T*>(y.raw());
+    const T* in = static_cast<const T*>(x.raw());
+    parallel_for(y.numel() / inner, kGrain / inner, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        int64_t rest = row, from = 0;
+        for (int axis = ndim - 2; axis >= 0; --axis) {
+          from += rest % y.shape()[axis] * stride[axis];
+          rest /= y.shape()[axis];
+        }
+        for (int64_t i = 0; i < inner; ++i) out[row * inner + i] = in[from + i * step];
+      }
+    });
+  });
+}
+
+}  // namespace mote::cpu

@@ -1,0 +1,303 @@
+// Pointwise kernels: one loop over contiguous memory, or the broadcasting walk of `binary`.
+#include <cstring>
+
+#include "tensor/cpu/parallel.h"
+#include "tensor/kernels.h"
+#include "tensor/random_math.h"
+
+namespace mote::cpu {
+
+// ---- Fill and convert ----------------------------------------------------------------------------------------------
+
+void fill(Tensor& y, double value) {
+  for_any(y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* out = y.data<T>();
+    T converted = T(compute_t<T>(value));
+    if constexpr (!std::is_same_v<T, bf16>) converted = T(value);
+    parallel_for(y.numel(), kGrain, [&](int64_t begin, int64_t end) { std::fill(out + begin, out + end, converted); });
+  });
+}
+
+void convert(Tensor& y, const Tensor& x) {
+  if (y.dtype() == x.dtype()) {
+    int64_t bytes = y.nbytes();
+    char* out = static_cast<char*>(y.raw());
+    const char* in = static_cast<const char*>(x.raw());
+    parallel_for(bytes, 4 * kGrain, [&](int64_t begin, int64_t end) { std::memmove(out + begin, in + begin, size_t(end - begin)); });
+    return;
+  }
+  for_any(y.dtype(), [&](auto to_zero) {
+    for_any(x.dtype(), [&](auto from_zero) {
+      using To = decltype(to_zero);
+      using From = decltype(from_zero);
+      To* out = y.data<To>();
+      const From* in = x.data<From>();
+      parallel_for(y.numel(), kGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          if constexpr (std::is_same_v<To, bf16>) out[i] = bf16(float(in[i]));
+          else if constexpr (std::is_same_v<From, bf16>) out[i] = To(float(in[i]));
+          else out[i] = To(in[i]);
+        }
+      });
+    });
+  });
+}
+
+// ---- Unary ---------------------------------------------------------------------------------------------------------
+
+void unary(Tensor& y, const Tensor& x, const Unary& op) {
+  for_floating("unary", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    visit(op, [&](auto f) {
+      parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) out[i] = T(f.fwd(C(in[i])));
+      });
+    });
+  });
+}
+
+void unary_backward(Tensor& dx, const Tensor& kept, const Tensor& dy, const Unary& op) {
+  for_floating("unary_backward", dx.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = dx.data<T>();
+    const T* dout = dy.data<T>();
+    const T* in = kept.defined() ? kept.data<T>() : dout;   // Keep::nothing: the functor does not look at it
+    visit(op, [&](auto f) {
+      parallel_for(dx.numel(), kGrain, [=](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) out[i] = T(f.bwd(C(in[i]), C(dout[i])));
+      });
+    });
+  });
+}
+
+// ---- Binary with broadcasting --------------------------------------------------------------------------------------
+
+namespace {
+
+/// How y = f(a, b) walks memory: axes of y from the outermost, neighbours merged where all three run on contiguously.
+/// A stride is 0 where the operand is stretched.
+struct Walk {
+  int ndim = 0;
+  int64_t size[kMaxAxes + 1], stride_a[kMaxAxes + 1], stride_b[kMaxAxes + 1];
+
+  Walk(const Shape& y, const Shape& a, const Shape& b) {
+    for (int axis = 0; axis < y.ndim(); ++axis) {
+      if (y[axis] == 1) continue;
+      int64_t step_a = stretched_stride(y, a, axis), step_b = stretched_stride(y, b, axis);
+      bool merges = ndim > 0 && stride_a[ndim - 1] == step_a * y[axis] && stride_b[ndim - 1] == step_b * y[axis];
+      if (!merges) size[ndim++] = 1;
+      size[ndim - 1] *= y[axis];
+      stride_a[ndim - 1] = step_a;
+      stride_b[ndim - 1] = step_b;
+    }
+    if (ndim == 0) {
+      size[0] = 1;
+      stride_a[0] = stride_b[0] = 0;
+      ndim = 1;
+    }
+  }
+
+  static int64_t stretched_stride(const Shape& y, const Shape& operand, int axis) {
+    int own = axis - (y.ndim() - operand.ndim());
+    return own < 0 || operand[own] == 1 ? 0 : operand.stride(own);
+  }
+
+  /// Calls row(y_offset, a_offset, b_offset, length) for each run of the innermost axis inside elements begin..end-1.
+  template <class Row>
+  void rows(int64_t begin, int64_t end, Row&& row) const {
+    int64_t inner = size[ndim - 1];
+    while (begin < end) {
+      int64_t rest = begin / inner, column = begin % inner, length = std::min(inner - column, end - begin);
+      int64_t offset_a = column * stride_a[ndim - 1], offset_b = column * stride_b[ndim - 1];
+      for (int axis = ndim - 2; axis >= 0; --axis) {
+        int64_t index = rest % size[axis];
+        rest /= size[axis];
+        offset_a += index * stride_a[axis];
+        offset_b += index * stride_b[axis];
+      }
+      row(begin, offset_a, offset_b, length);
+      begin += length;
+    }
+  }
+};
+
+/// out[i] = fn(a[i step_a], b[i step_b], i), the innermost strides being 0 or 1: each case is a loop that vectorises.
+template <class C, class TA, class TB, class Fn>
+void inner_loop(const TA* a, const TB* b, int64_t step_a, int64_t step_b, int64_t length, Fn&& fn) {
+  if (step_a && step_b) {
+    for (int64_t i = 0; i < length; ++i) fn(i, C(a[i]), C(b[i]));
+  } else if (step_a) {
+    C fixed = length ? C(*b) : C(0);
+    for (int64_t i = 0; i < length; ++i) fn(i, C(a[i]), fixed);
+  } else if (step_b) {
+    C fixed = length ? C(*a) : C(0);
+    for (int64_t i = 0; i < length; ++i) fn(i, fixed, C(b[i]));
+  } else {
+    C fixed_a = length ? C(*a) : C(0), fixed_b = length ? C(*b) : C(0);
+    for (int64_t i = 0; i < length; ++i) fn(i, fixed_a, fixed_b);
+  }
+}
+
+}  // namespace
+
+void binary(Tensor& y, const Tensor& a, const Tensor& b, Binary op) {
+  for_floating("binary", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    const T* in_a = a.data<T>();
+    const T* in_b = b.data<T>();
+    Walk walk(y.shape(), a.shape(), b.shape());
+    int64_t step_a = walk.stride_a[walk.ndim - 1], step_b = walk.stride_b[walk.ndim - 1];
+    visit(op, [&](auto f) {
+      parallel_for(y.numel(), kGrain, [&](int64_t begin, int64_t end) {
+        walk.rows(begin, end, [&](int64_t at, int64_t at_a, int64_t at_b, int64_t length) {
+          T* row = out + at;
+          inner_loop<C>(in_a + at_a, in_b + at_b, step_a, step_b, length,
+                        [row, f](int64_t i, C va, C vb) { row[i] = T(f.fwd(va, vb)); });
+        });
+      });
+    });
+  });
+}
+
+void binary_backward(const Tensor& dy, Tensor& da, Tensor& db, const Tensor& a, const Tensor& b, Binary op) {
+  for_floating("binary_backward", dy.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    const T* dout = dy.data<T>();
+    const T* in_a = a.data<T>();
+    const T* in_b = b.data<T>();
+    T* out_a = da.defined() ? da.data<T>() : nullptr;
+    T* out_b = db.defined() ? db.data<T>() : nullptr;
+    Walk walk(dy.shape(), a.shape(), b.shape());
+    int64_t step_a = walk.stride_a[walk.ndim - 1], step_b = walk.stride_b[walk.ndim - 1];
+    visit(op, [&](auto f) {
+      parallel_for(dy.numel(), kGrain, [&](int64_t begin, int64_t end) {
+        walk.rows(begin, end, [&](int64_t at, int64_t at_a, int64_t at_b, int64_t length) {
+          const T* g = dout + at;
+          if (out_a) {
+            T* row = out_a + at;
+            inner_loop<C>(in_a + at_a, in_b + at_b, step_a, step_b, length,
+                          [row, g, f](int64_t i, C va, C vb) { row[i] = T(f.bwd_a(va, vb, C(g[i]))); });
+          }
+          if (out_b) {
+            T* row = out_b + at;
+            inner_loop<C>(in_a + at_a, in_b + at_b, step_a, step_b, length,
+                          [row, g, f](int64_t i, C va, C vb) { row[i] = T(f.bwd_b(va, vb, C(g[i]))); });
+          }
+        });
+      });
+    });
+  });
+}
+
+void broadcast(Tensor& y, const Tensor& x) {
+  for_floating("broadcast", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    Walk walk(y.shape(), x.shape(), x.shape());
+    bool moves = walk.stride_a[walk.ndim - 1] != 0;
+    parallel_for(y.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      walk.rows(begin, end, [&](int64_t at, int64_t from, int64_t, int64_t length) {
+        if (moves) std::copy(in + from, in + from + length, out + at);
+        else std::fill(out + at, out + at + length, in[from]);
+      });
+    });
+  });
+}
+
+// ---- Sums of tensors -----------------------------------------------------------------------------------------------
+
+void accumulate(Tensor& y, const Tensor& x) {
+  for_floating("accumulate", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) out[i] = T(C(out[i]) + C(in[i]));
+    });
+  });
+}
+
+void combine(Tensor& y, const std::vector<Term>& terms) {
+  check(terms.size() >= 1 && terms.size() <= 4, "combine: takes 1 to 4 terms, got ", terms.size());
+  for_floating("combine", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    // Missing terms repeat the first one with factor 0 and are skipped by `count`.
+    const T* in[4];
+    C factor[4];
+    size_t count = terms.size();
+    for (size_t k = 0; k < 4; ++k) {
+      in[k] = terms[k < count ? k : 0].tensor.template data<T>();
+      factor[k] = C(k < count ? terms[k].factor : 0);
+    }
+    const T *p0 = in[0], *p1 = in[1], *p2 = in[2], *p3 = in[3];
+    C f0 = factor[0], f1 = factor[1], f2 = factor[2], f3 = factor[3];
+    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+      switch (count) {
+        case 1: for (int64_t i = begin; i < end; ++i) out[i] = T(f0 * C(p0[i])); break;
+        case 2: for (int64_t i = begin; i < end; ++i) out[i] = T(f0 * C(p0[i]) + f1 * C(p1[i])); break;
+        case 3: for (int64_t i = begin; i < end; ++i) out[i] = T(f0 * C(p0[i]) + f1 * C(p1[i]) + f2 * C(p2[i])); break;
+        default:
+          for (int64_t i = begin; i < end; ++i)
+            out[i] = T(f0 * C(p0[i]) + f1 * C(p1[i]) + f2 * C(p2[i]) + f3 * C(p3[i]));
+      }
+    });
+  });
+}
+
+void combine_rows(Tensor& y, const Tensor& x, const Tensor& e, const Tensor& a, const Tensor& b) {
+  for_floating("combine_rows", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    const T* in_x = x.data<T>();
+    const T* in_e = e.data<T>();
+    int64_t images = y.size(0), pixels = images ? y.numel() / images : 0;
+    parallel_for(images, kGrain / std::max<int64_t>(pixels, 1), [&](int64_t first, int64_t last) {
+      for (int64_t n = first; n < last; ++n) {
+        C fa = C(a.data<double>()[n]), fb = C(b.data<double>()[n]);
+        for (int64_t i = n * pixels; i < (n + 1) * pixels; ++i) out[i] = T(fa * C(in_x[i]) + fb * C(in_e[i]));
+      }
+    });
+  });
+}
+
+void dropout(Tensor& y, const Tensor& x, double p, uint64_t seed, uint64_t offset) {
+  for_floating("dropout", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    int64_t n = y.numel();
+    C scale = C(1 / (1 - p));
+    float threshold = float(p);
+    constexpr int64_t kBlocks = 64;   // Philox blocks a round: a buffer of 256 draws lets both loops vectorise
+    parallel_for((n + 4 * kBlocks - 1) / (4 * kBlocks), kGrain / (4 * kBlocks), [=](int64_t first, int64_t last) {
+      uint32_t words[4][kBlocks];
+      for (int64_t group = first; group < last; ++group) {
+        for (int64_t k = 0; k < kBlocks; ++k) {
+          philox::Block block = philox::block(seed, offset + uint64_t(group * kBlocks + k));
+          for (int w = 0; w < 4; ++w) words[w][k] = block.word[w];
+        }
+        int64_t base = group * 4 * kBlocks, count = std::min<int64_t>(4 * kBlocks, n - base);
+        for (int64_t i = 0; i < count; ++i) {
+          bool kept = philox::uniform(words[i & 3][i >> 2]) >= threshold;
+          out[base + i] = T(kept ? scale * C(in[base + i]) : C(0));
+        }
+      }
+    });
+  });
+}
+
+}  // namespace mote::cpu

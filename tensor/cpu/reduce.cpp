@@ -1,0 +1,140 @@
+// Reductions. Sums run in chunks of fixed size, folded in order: the same bits for any thread count.
+#include "tensor/cpu/parallel.h"
+#include "tensor/kernels.h"
+
+namespace mote::cpu {
+namespace {
+
+/// y[o, i] = sum over l of x[o, l, i]. T in, C out: sums are kept in the compute type, chunks folded in double.
+template <class C, class T>
+void sum_middle(C* y, const T* x, int64_t outer, int64_t length, int64_t inner) {
+  if (inner == 1) {
+    if (outer == 1) {
+      y[0] = C(chunked_sum<C>(length, [x](int64_t i) { return C(x[i]); }));
+      return;
+    }
+    parallel_for(outer, kGrain / std::max<int64_t>(length, 1), [=](int64_t first, int64_t last) {
+      for (int64_t o = first; o < last; ++o) {
+        const T* row = x + o * length;
+        y[o] = C(chunked_sum<C>(length, [row](int64_t i) { return C(row[i]); }));
+      }
+    });
+    return;
+  }
+  constexpr int64_t kChunk = 128;
+  int64_t chunks = std::max<int64_t>((length + kChunk - 1) / kChunk, 1);
+  std::vector<C> partial(size_t(outer * chunks * inner), C(0));
+  parallel_for(outer * chunks, kGrain / (kChunk * inner), [&](int64_t first, int64_t last) {
+    for (int64_t item = first; item < last; ++item) {
+      int64_t o = item / chunks, begin = item % chunks * kChunk, end = std::min(length, begin + kChunk);
+      C* sums = partial.data() + item * inner;
+      for (int64_t l = begin; l < end; ++l) {
+        const T* row = x + (o * length + l) * inner;
+        for (int64_t i = 0; i < inner; ++i) sums[i] += C(row[i]);
+      }
+    }
+  });
+  parallel_for(outer * inner, kGrain / chunks, [&](int64_t first, int64_t last) {
+    for (int64_t item = first; item < last; ++item) {
+      int64_t o = item / inner, i = item % inner;
+      double total = 0;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += double(partial[size_t((o * chunks + chunk) * inner + i)]);
+      y[item] = C(total);
+    }
+  });
+}
+
+/// Neighbouring axes of x that are all summed, or all kept, as one.
+struct Run {
+  int64_t size;
+  bool summed;
+};
+std::vector<Run> runs_of(const Shape& x, const Shape& y) {
+  std::vector<Run> runs;
+  for (int axis = 0; axis < x.ndim(); ++axis) {
+    int own = axis - (x.ndim() - y.ndim());
+    bool summed = own < 0 || (y[own] == 1 && x[axis] != 1);
+    if (x[axis] == 1) continue;
+    if (runs.empty() || runs.back().summed != summed) runs.push_back({1, summed});
+    runs.back().size *= x[axis];
+  }
+  return runs;
+}
+
+}  // namespace
+
+void sum_to(Tensor& y, const Tensor& x) {
+  for_floating("sum_to", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    std::vector<Run> runs = runs_of(x.shape(), y.shape());
+    if (x.numel() == 0) return std::fill(out, out + y.numel(), T(C(0)));
+    // The innermost summed run goes first, straight from x; any others follow on the shrunken intermediate.
+    std::vector<C> sums;
+    bool from_x = true;
+    for (size_t at = runs.size(); at-- > 0;) {
+      if (!runs[at].summed) continue;
+      int64_t outer = 1, inner = 1;
+      for (size_t k = 0; k < runs.size(); ++k) (k < at ? outer : k > at ? inner : outer) *= k == at ? 1 : runs[k].size;
+      std::vector<C> next(size_t(outer * inner));
+      if (from_x) sum_middle(next.data(), x.data<T>(), outer, runs[at].size, inner);
+      else sum_middle(next.data(), sums.data(), outer, runs[at].size, inner);
+      sums = std::move(next);
+      from_x = false;
+      runs[at].size = 1;
+    }
+    if (from_x) std::copy(x.data<T>(), x.data<T>() + x.numel(), out);
+    else for (int64_t i = 0; i < y.numel(); ++i) out[i] = T(sums[size_t(i)]);
+  });
+}
+
+void max_axis(Tensor& y, Tensor& index, const Tensor& x, int axis) {
+  int64_t length = x.shape()[axis], inner = x.shape().stride(axis);
+  int64_t* best_index = index.data<int64_t>();
+  for_floating("max_axis", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    parallel_for(y.numel(), kGrain / length, [&](int64_t first, int64_t last) {
+      for (int64_t item = first; item < last; ++item) {
+        const T* column = in + item / inner * length * inner + item % inner;
+        int64_t best = 0;
+        for (int64_t l = 1; l < length; ++l) {
+          C value = C(column[l * inner]), so_far = C(column[best * inner]);
+          if (value > so_far || (value != value && so_far == so_far)) best = l;
+        }
+        out[item] = column[best * inner];
+        best_index[item] = best;
+      }
+    });
+  });
+}
+
+void max_axis_backward(Tensor& dx, const Tensor& index, const Tensor& dy, int axis) {
+  int64_t length = dx.shape()[axis], inner = dx.shape().stride(axis);
+  const int64_t* best = index.data<int64_t>();
+  for_floating("max_axis_backward", dx.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* out = dx.data<T>();
+    const T* dout = dy.data<T>();
+    parallel_for(dy.numel(), kGrain / length, [&](int64_t first, int64_t last) {
+      for (int64_t item = first; item < last; ++item) {
+        T* column = out + item / inner * length * inner + item % inner;
+        for (int64_t l = 0; l < length; ++l) column[l * inner] = l == best[item] ? dout[item] : T(compute_t<T>(0));
+      }
+    });
+  });
+}
+
+void sum_squares(Tensor& y, const Tensor& x) {
+  for_floating("sum_squares", x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    const T* in = x.data<T>();
+    y.data<double>()[0] = chunked_sum<C>(x.numel(), [in](int64_t i) { return C(in[i]) * C(in[i]); });
+  });
+}
+
+}  // namespace mote::cpu

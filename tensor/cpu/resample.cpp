@@ -1,0 +1,107 @@
+// Nearest up-sampling, average pooling, row lookup, time embedding.
+#include "tensor/cpu/parallel.h"
+#include "tensor/kernels.h"
+
+namespace mote::cpu {
+
+// ---- Resampling ----------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// large[n, i, j] = scale small[n, i / factor, j / factor].
+template <class T>
+void spread(Tensor& large, const Tensor& small, int64_t factor, double scale) {
+  int64_t h = small.size(1), w = small.size(2), channels = small.size(3);
+  using C = compute_t<T>;
+  parallel_for(large.size(0) * large.size(1), kGrain / std::max<int64_t>(w * factor * channels, 1), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      int64_t n = row / (h * factor), i = row % (h * factor) / factor;
+      const T* from = small.data<T>() + (n * h + i) * w * channels;
+      T* to = large.data<T>() + row * w * factor * channels;
+      for (int64_t j = 0; j < w * factor; ++j)
+        for (int64_t c = 0; c < channels; ++c) to[j * channels + c] = T(C(scale) * C(from[j / factor * channels + c]));
+    }
+  });
+}
+
+/// small = scale times the sum of large over its window.
+template <class T>
+void gather_windows(Tensor& small, const Tensor& large, int64_t factor, double scale) {
+  int64_t h = small.size(1), w = small.size(2), channels = small.size(3);
+  using C = compute_t<T>;
+  parallel_for(small.size(0) * h, kGrain / std::max<int64_t>(w * factor * factor * channels, 1), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const T* from = large.data<T>() + row * factor * factor * w * channels;   // row n h + i starts its windows here
+      T* to = small.data<T>() + row * w * channels;
+      for (int64_t j = 0; j < w; ++j)
+        for (int64_t c = 0; c < channels; ++c) {
+          C sum = C(0);
+          for (int64_t u = 0; u < factor; ++u)
+            for (int64_t v = 0; v < factor; ++v) sum += C(from[((u * w + j) * factor + v) * channels + c]);
+          to[j * channels + c] = T(C(scale) * sum);
+        }
+    }
+  });
+}
+
+}  // namespace
+
+void upsample_nearest(Tensor& y, const Tensor& x, int64_t factor) {
+  for_floating("upsample_nearest", y.dtype(), [&](auto zero) { spread<decltype(zero)>(y, x, factor, 1); });
+}
+void upsample_nearest_backward(Tensor& dx, const Tensor& dy, int64_t factor) {
+  for_floating("upsample_nearest_backward", dx.dtype(), [&](auto zero) { gather_windows<decltype(zero)>(dx, dy, factor, 1); });
+}
+void avg_pool(Tensor& y, const Tensor& x, int64_t factor) {
+  for_floating("avg_pool", y.dtype(), [&](auto zero) { gather_windows<decltype(zero)>(y, x, factor, 1 / double(factor * factor)); });
+}
+void avg_pool_backward(Tensor& dx, const Tensor& dy, int64_t factor) {
+  for_floating("avg_pool_backward", dx.dtype(), [&](auto zero) { spread<decltype(zero)>(dx, dy, factor, 1 / double(factor * factor)); });
+}
+
+// ---- Lookup --------------------------------------------------------------------------------------------------------
+
+void gather_rows(Tensor& y, const Tensor& table, const Tensor& ids) {
+  int64_t width = table.size(1);
+  const int64_t* id = ids.data<int64_t>();
+  for_floating("gather_rows", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    parallel_for(ids.numel(), kGrain / std::max<int64_t>(width, 1), [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i)
+        std::copy_n(table.data<T>() + id[i] * width, width, y.data<T>() + i * width);
+    });
+  });
+}
+
+void gather_rows_backward(Tensor& dtable, const Tensor& ids, const Tensor& dy) {
+  int64_t rows = dtable.size(0), width = dtable.size(1);
+  const int64_t* id = ids.data<int64_t>();
+  for_floating("gather_rows_backward", dtable.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    // Columns are divided over threads, so the order in which rows are added is that of the ids.
+    std::vector<C> sums(size_t(rows * width), C(0));
+    parallel_for(width, kGrain / std::max<int64_t>(ids.numel() + rows, 1), [&](int64_t first, int64_t last) {
+      for (int64_t i = 0; i < ids.numel(); ++i)
+        for (int64_t d = first; d < last; ++d) sums[size_t(id[i] * width + d)] += C(dy.data<T>()[i * width + d]);
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t d = first; d < last; ++d) dtable.data<T>()[row * width + d] = T(sums[size_t(row * width + d)]);
+    });
+  });
+}
+
+void timestep_embedding(Tensor& y, const Tensor& t) {
+  int64_t width = y.size(1), half = width / 2;
+  for_floating("timestep_embedding", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    for (int64_t n = 0; n < y.size(0); ++n)
+      for (int64_t i = 0; i < half; ++i) {
+        // In double: sin of an angle near 999 would lose three digits in float.
+        double angle = double(t.data<float>()[n]) * std::exp(-std::log(10000.0) * double(i) / double(half - 1));
+        y.data<T>()[n * width + i] = T(compute_t<T>(std::sin(angle)));
+        y.data<T>()[n * width + half + i] = T(compute_t<T>(std::cos(angle)));
+      }
+  });
+}
+
+}  // namespace mote::cpu

@@ -1,0 +1,178 @@
+// tile.h - the micro-kernel under every product and convolution: a tile of M rows by V vectors of sums that stays in
+// registers while k runs. One source for AVX-512, AVX2 and plain C++: the vector width and the tile follow from what
+// the compiler was allowed to use. gemm.h and conv.cpp are the drivers.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "tensor/dtype.h"
+
+namespace mote::cpu {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+inline constexpr int kTileRows = 14;   // 14 x 2 sums + 2 of b + 1 of a = 31 of 32 registers
+inline constexpr const char* kTileName = "AVX-512";
+#elif defined(__AVX2__) && defined(__FMA__)
+inline constexpr int kVectorBytes = 32;
+inline constexpr int kTileRows = 6;    // 6 x 2 + 2 + 1 = 15 of 16
+inline constexpr const char* kTileName = "AVX2";
+#else
+inline constexpr int kVectorBytes = 16;
+inline constexpr int kTileRows = 6;
+inline constexpr const char* kTileName = "plain";
+#endif
+inline constexpr int kTileVectors = 2;
+
+template <class C>
+struct VectorOf {
+  typedef C type __attribute__((vector_size(kVectorBytes)));
+};
+template <class C> using Vector = typename VectorOf<C>::type;
+template <class C> inline constexpr int kLanes = kVectorBytes / int(sizeof(C));
+/// Columns of a full tile, and of a panel of packed b.
+template <class C> inline constexpr int kPanel = kTileVectors * kLanes<C>;
+
+#define MOTE_INLINE inline __attribute__((always_inline))
+
+template <class C>
+MOTE_INLINE Vector<C> load_vector(const C* from) {
+  Vector<C> v;
+  std::memcpy(&v, from, sizeof v);   // unaligned load
+  return v;
+}
+template <class C>
+MOTE_INLINE void store_vector(C* to, const Vector<C>& v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+/// A pointer the optimiser may not express through another one: keeps row addresses in few registers.
+template <class P>
+MOTE_INLINE P opaque(P pointer) {
+  asm("" : "+r"(pointer));
+  return pointer;
+}
+
+template <class C, int M, int V>
+struct Tile {
+  static constexpr int kWidth = V * kLanes<C>;
+  Vector<C> sum[M][V];
+
+  /// fn(r, v) for every vector of the tile, unrolled: an index that is not a constant would put sum in memory.
+  template <class Fn>
+  static MOTE_INLINE void each(Fn&& fn) {
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) fn(r, v);
+  }
+
+  MOTE_INLINE void clear() {
+    each([&](int r, int v) { sum[r][v] = Vector<C>{}; });
+  }
+
+  /// sum[r] += sum over k of a[r lda + k] b[k ldb ..]: rows of a run along k.
+  MOTE_INLINE void add_rows(int64_t length, const C* a, int64_t lda, const C* b, int64_t ldb) {
+    // Five rows a pointer, the offsets 1..4 lda shared by all: 7 address registers serve 14 rows.
+    const C* a0 = opaque(a);
+    const C* a5 = opaque(a + (M > 5 ? 5 : 0) * lda);
+    const C* a10 = opaque(a + (M > 10 ? 10 : 0) * lda);
+    for (int64_t k = 0; k < length; ++k) {
+      Vector<C> bv[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) bv[v] = load_vector(b + v * kLanes<C>);
+#pragma GCC unroll 16
+      for (int r = 0; r < M; ++r) {
+        const C* base = r < 5 ? a0 : r < 10 ? a5 : a10;
+        C av = base[(r % 5) * lda];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sum[r][v] += av * bv[v];
+      }
+      ++a0;
+      ++a5;
+      ++a10;
+      b += ldb;
+    }
+  }
+
+  /// sum[r] += sum over k of a[k lda + r] b[k ldb ..]: columns of a run along k.
+  MOTE_INLINE void add_columns(int64_t length, const C* a, int64_t lda, const C* b, int64_t ldb) {
+    for (int64_t k = 0; k < length; ++k) {
+      Vector<C> bv[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) bv[v] = load_vector(b + v * kLanes<C>);
+#pragma GCC unroll 16
+      for (int r = 0; r < M; ++r) {
+        C av = a[r];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sum[r][v] += av * bv[v];
+      }
+      a += lda;
+      b += ldb;
+    }
+  }
+
+  /// sum[r][column] += from[r ld + column] for the first `columns` columns.
+  template <class T>
+  MOTE_INLINE void add_from(const T* from, int64_t ld, int64_t columns) {
+    if (std::is_same_v<T, C> && columns == V * kLanes<C>) {
+      each([&](int r, int v) { sum[r][v] += load_vector(reinterpret_cast<const C*>(from) + r * ld + v * kLanes<C>); });
+      return;
+    }
+    alignas(64) C rows[M * kWidth] = {};
+    for (int r = 0; r < M; ++r)
+      for (int64_t i = 0; i < columns; ++i) rows[r * kWidth + i] = C(from[r * ld + i]);
+    each([&](int r, int v) { sum[r][v] += load_vector(rows + r * kWidth + v * kLanes<C>); });
+  }
+
+  template <class T>
+  MOTE_INLINE void store(T* to, int64_t ld, int64_t columns) const {
+    if (std::is_same_v<T, C> && columns == V * kLanes<C>) {
+      each([&](int r, int v) { store_vector(reinterpret_cast<C*>(to) + r * ld + v * kLanes<C>, sum[r][v]); });
+      return;
+    }
+    alignas(64) C rows[M * kWidth];
+    each([&](int r, int v) { store_vector(rows + r * kWidth + v * kLanes<C>, sum[r][v]); });
+    for (int r = 0; r < M; ++r)
+      for (int64_t i = 0; i < columns; ++i) to[r * ld + i] = T(rows[r * kWidth + i]);
+  }
+};
+
+/// Calls fn with std::integral_constant<int, m> for a run-time m in 1..kTileRows.
+template <class Fn>
+MOTE_INLINE void for_rows(int64_t m, Fn&& fn) {
+  switch (m) {
+    case 1: return fn(std::integral_constant<int, 1>{});
+    case 2: return fn(std::integral_constant<int, 2>{});
+    case 3: return fn(std::integral_constant<int, 3>{});
+    case 4: return fn(std::integral_constant<int, 4>{});
+    case 5: return fn(std::integral_constant<int, 5>{});
+    case 6: return fn(std::integral_constant<int, 6>{});
+    default:
+      if constexpr (kTileRows > 6) {
+        switch (m) {
+          case 7: return fn(std::integral_constant<int, 7>{});
+          case 8: return fn(std::integral_constant<int, 8>{});
+          case 9: return fn(std::integral_constant<int, 9>{});
+          case 10: return fn(std::integral_constant<int, 10>{});
+          case 11: return fn(std::integral_constant<int, 11>{});
+          case 12: return fn(std::integral_constant<int, 12>{});
+          case 13: return fn(std::integral_constant<int, 13>{});
+          case 14: return fn(std::integral_constant<int, 14>{});
+        }
+      }
+  }
+}
+
+/// Rows of each tile when `length` rows are cut into as few, as equal tiles as fit: 28 -> 14, 32 -> 11, 16 -> 8.
+constexpr int64_t tile_rows(int64_t length) {
+  int64_t tiles = (length + kTileRows - 1) / kTileRows;
+  return tiles == 0 ? 1 : (length + tiles - 1) / tiles;
+}
+
+/// Vectors of the tile that starts `columns` columns before the end: the last tile of a narrow matrix takes one.
+template <class C>
+constexpr int tile_vectors(int64_t columns) { return columns <= kLanes<C> ? 1 : kTileVectors; }
+
+}  // namespace mote::cpu
