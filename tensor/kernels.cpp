@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <string_view>
+#include <tuple>
 
 #include "tensor/profile.h"
 
@@ -32,14 +33,22 @@ double flops_of(std::string_view kernel, const std::vector<const Tensor*>& t) {
   return 0;
 }
 
+/// Times a launch and hands its cost to Profile at the end of the scope.
 template <class... Arguments>
-void launch_profiled(const char* kernel, double seconds, const Arguments&... arguments) {
-  TensorArguments all;
-  (all.add(arguments), ...);
-  double bytes = 0;
-  for (const Tensor* tensor : all.tensors) bytes += double(tensor->nbytes());
-  Profile::add(kernel, seconds, flops_of(kernel, all.tensors), bytes);
-}
+struct Stopwatch {
+  const char* kernel;
+  std::tuple<const Arguments&...> arguments;
+  std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
+
+  ~Stopwatch() {
+    std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began;
+    TensorArguments all;
+    std::apply([&](const auto&... argument) { (all.add(argument), ...); }, arguments);
+    double bytes = 0;
+    for (const Tensor* tensor : all.tensors) bytes += double(tensor->nbytes());
+    Profile::add(kernel, elapsed.count(), flops_of(kernel, all.tensors), bytes);
+  }
+};
 
 }  // namespace
 
@@ -48,13 +57,11 @@ namespace kernel {
 #define MOTE_KERNEL(name, parameters, arguments)                                                        \
   void name parameters {                                                                                \
     auto device_of_first = [](const Tensor& first, auto&&...) { return first.device(); };               \
-    bool on_cuda = device_of_first arguments.is_cuda();                                                 \
-    if (!Profile::active()) return on_cuda ? cuda::name arguments : cpu::name arguments;                \
-    auto start = std::chrono::steady_clock::now();                                                      \
-    on_cuda ? cuda::name arguments : cpu::name arguments;                                               \
-    std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;                   \
-    auto report = [&](const auto&... values) { launch_profiled(#name, elapsed.count(), values...); };   \
-    report arguments;                                                                                   \
+    auto launch = [&] { device_of_first arguments.is_cuda() ? cuda::name arguments : cpu::name arguments; }; \
+    if (!Profile::active()) return launch();                                                            \
+    auto watch = [](const auto&... values) { return Stopwatch<std::decay_t<decltype(values)>...>{#name, {values...}}; }; \
+    auto watching = watch arguments;                                                                    \
+    launch();                                                                                           \
   }
 #include "tensor/kernels.h"
 #undef MOTE_KERNEL
