@@ -173,11 +173,11 @@ void save_checkpoint(const std::string& path, Checkpoint& c) {
   io::save_safetensors(path, tensors, metadata);
 }
 
-void save_in_run(const std::string& folder, Checkpoint& checkpoint) {
+void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_current) {
   std::string current = folder + "/" + kCheckpointFile, previous = folder + "/" + kPreviousFile;
   std::string next = folder + "/checkpoint.next.safetensors", kept = folder + "/checkpoint.next.prev";
   save_checkpoint(next, checkpoint);
-  if (fs::exists(current)) {
+  if (keep_current && fs::exists(current)) {
     // A second name for the same file, so that `current` is never missing; a copy where links are not known.
     std::error_code error;
     fs::remove(kept, error);

@@ -39,8 +39,8 @@ inline constexpr const char* kPreviousFile = "checkpoint.prev.safetensors";
 void save_checkpoint(const std::string& path, Checkpoint& checkpoint);
 
 /// The same in a run folder: the new file is whole before checkpoint.prev.safetensors is replaced by the one so far,
-/// and checkpoint.safetensors is a whole checkpoint at every moment.
-void save_in_run(const std::string& folder, Checkpoint& checkpoint);
+/// and checkpoint.safetensors is a whole checkpoint at every moment. keep_current: false leaves the previous one as it is.
+void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_current = true);
 
 /// Everything read and checked: metadata complete, hashes right, tensors those of the UNet that the metadata describes,
 /// weights finite. Throws Error(checkpoint) naming file and cause.
