@@ -4,7 +4,7 @@ execute_process(COMMAND git -C ${SOURCE} rev-parse --short=12 HEAD OUTPUT_VARIAB
 if(failed)
   set(commit "unknown (built outside git)")
 else()
-  execute_process(COMMAND git -C ${SOURCE} diff-index --quiet HEAD -- RESULT_VARIABLE changed ERROR_QUIET)
+  execute_process(COMMAND git -C ${SOURCE} status --porcelain --untracked-files=no OUTPUT_VARIABLE changed ERROR_QUIET)
   if(changed)
     set(commit "${commit} with changes")
   endif()
