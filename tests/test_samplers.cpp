@@ -343,18 +343,46 @@ TEST_CASE("ddim with eta 1 draws the samples of ddpm with the small variance", "
 }
 
 TEST_CASE("the noise of step k is the fork k of the generator", "[samplers]") {
-  // two steps, and a network that predicts x0 = 0: the state after the first is keep x + noise z
+  // a network that predicts x0 = 0: each state is keep x + noise z
   Schedule schedule = Schedule::linear();
-  SamplerOptions options = ddpm(2, "large");
+  SamplerOptions options = ddpm(3, "large");
   options.prediction = Prediction::x0;
-  StepPlan first = plan_sampler(schedule, options)[0];
-  Tensor x = normal({5}, DType::f64, Generator{35}), after;
+  std::vector<StepPlan> plan = plan_sampler(schedule, options);
+  Tensor x = normal({5, 4}, DType::f64, Generator{35}), before = x;
   run_sampler(schedule, options, [](const Tensor& state, double) { return zeros_like(state); }, x, Generator{36},
               [&](const Tensor& state, const Tensor&, int64_t done, int64_t) {
-                if (done == 1) after = state;
+                const StepPlan& move = plan[done - 1];
+                Tensor z = normal({5, 4}, DType::f64, Generator{36}.fork(uint64_t(done - 1)));
+                CHECK_CLOSE(state, move.keep * before + move.noise * z, 1e-15, 1e-15);
+                before = state;
               });
-  Tensor z = normal({5}, DType::f64, Generator{36}.fork(0));
-  CHECK_CLOSE(after, first.keep * x + first.noise * z, 1e-15, 1e-15);
+}
+
+TEST_CASE("an image gets the same noise in any batch", "[samplers]") {
+  Schedule schedule = Schedule::linear();
+  for (DType dtype : {DType::f32, DType::f64})
+    for (const Shape& shape : {Shape{6}, Shape{6, 3}, Shape{6, 2, 2, 1}, Shape{6, 3, 3, 1}}) {   // odd and even blocks
+      Tensor x = normal(shape, dtype, Generator{38});
+      Network network = exact_network(kData, schedule);
+      Tensor whole = run_sampler(schedule, ddpm(4, "large"), network, x, Generator{39});
+      for (int64_t cut : {1, 2, 5}) {
+        INFO(dtype << shape << " cut at " << cut);
+        CHECK_SAME(run_sampler(schedule, ddpm(4, "large"), network, x.rows(0, cut), Generator{39}), whole.rows(0, cut));
+        CHECK_SAME(run_sampler(schedule, ddpm(4, "large"), network, x.rows(cut, 6), Generator{39}, {}, cut),
+                   whole.rows(cut, 6));
+      }
+      Tensor again = run_sampler(schedule, ddpm(4, "large"), network, x.rows(1, 2), Generator{39});
+      CHECK(test::difference(again, whole.rows(1, 2), 1e-3, 0) != "");   // as image 0 it gets other noise
+    }
+}
+
+TEST_CASE("image noise is standard normal and refuses a negative image number", "[samplers]") {
+  Tensor z = image_noise({20000, 3}, DType::f32, Generator{40}, 7);
+  double mean = 0, square = 0;
+  for (double value : z.to_vector()) mean += value / 60000, square += value * value / 60000;
+  CHECK(apart(mean, 0, 4 / std::sqrt(60000.0)) == "");
+  CHECK(apart(std::sqrt(square), 1, 4 / std::sqrt(2 * 60000.0)) == "");
+  CHECK(caught([] { image_noise({2, 3}, DType::f32, Generator{}, -1); }).kind == Error::Kind::argument);
 }
 
 TEST_CASE("a seed repeats its samples and another seed does not", "[samplers]") {
