@@ -1,5 +1,5 @@
 // dataset.h - image data sets behind one SPEC string, batches in an order that is a pure function of (seed, epoch, index),
-// and a thread that prepares the next batches.
+// and a thread that prepares the next batches (batches.cpp). File formats are in tensor/io/.
 #pragma once
 #include <memory>
 #include <string>
@@ -10,11 +10,11 @@
 namespace mote::apps {
 
 struct DataOptions {
-  std::string spec;          // fashion-mnist | idx:DIR | cifar10:DIR | folder:DIR | csv:FILE | synthetic:NAME
-  std::string split = "train";
-  int64_t size = 0;          // 0: as it is; folder images of mixed sizes need it
-  int64_t channels = 0;      // 0: as it is, else 1 or 3
-  int64_t limit = 0;         // 0: all
+  std::string spec;              // fashion-mnist | idx:DIR | cifar10:DIR | folder:DIR | csv:FILE | synthetic:NAME
+  std::string split = "train";   // train | test
+  int64_t size = 0;              // 0: as it is, else the middle square is resized; folder images of mixed sizes need it
+  int64_t channels = 0;          // 0: as it is, else 1 or 3
+  int64_t limit = 0;             // 0: all, else the first ones (folder: evenly spaced ones, so that no class is lost)
 };
 
 struct Dataset {
@@ -27,8 +27,21 @@ struct Dataset {
   int64_t classes() const;                // largest label + 1 (or class_names), 0 without labels
 };
 
-/// Throws Error(data) naming file and cause; Error(usage) for an unknown SPEC.
+/// fashion-mnist    idx files in $MOTE_DATA, $MOTE_DATA/fashion-mnist or where Debian's package puts them
+/// idx:DIR          {train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte, with .gz or not
+/// cifar10:DIR      data_batch_1.bin, data_batch_2.bin, ... or test_batch.bin, with .gz or not; batches.meta.txt for names
+/// folder:DIR       PNG, JPEG, BMP, PNM by name; either all in DIR (no labels) or in one folder a class, classes and files
+///                  in the order of their names. If DIR has just the folders train, test (and val), they are the
+///                  splits; otherwise all is train.
+/// csv:FILE         8x8 digits; the first 4/5 of the lines are train, the others test
+/// synthetic:NAME   blobs (Gaussian spots, the class is the colour) or stripes (the class is the direction), no files:
+///                  1024 images (or `limit`) of 16 x 16 (or `size`), a function of split and number only
+/// Throws Error(data) naming file and cause; Error(usage) for an unknown SPEC or split.
 Dataset load_dataset(const DataOptions& options);
+
+/// Reads everything that load_dataset would read and returns what is wrong, a line a problem; a folder is read on after a
+/// broken picture. Empty if all is well.
+std::vector<std::string> check_dataset(const DataOptions& options);
 
 struct Batch {
   Tensor images;   // f32 [B, H, W, C] in [-1, 1]: v / 127.5 - 1
@@ -38,11 +51,14 @@ struct Batch {
 /// Batch number `index` of training: image indices come from the permutation of epoch = index * B / N (each epoch is
 /// shuffled by (seed, epoch)); epochs follow each other without a gap, so every batch is full. flip: horizontal, with
 /// probability 1/2, a function of (seed, position). Any index can be asked for at once: resuming needs no replay.
+/// Throws Error(argument) for a batch < 1, an empty set, a negative index or one whose position does not fit in 64 bits.
 class BatchLoader {
  public:
   BatchLoader(const Dataset& data, int64_t batch, uint64_t seed, bool flip, int64_t first_index = 0, int prefetch = 2);
   ~BatchLoader();
-  Batch next();   // batches first_index, first_index + 1, ... prepared ahead by a thread; its Errors come out here
+  /// Batches first_index, first_index + 1, ... prepared ahead by a thread (none if prefetch is 0). An Error of the thread
+  /// comes out here once the batches before it are taken, and again on every later call.
+  Batch next();
   /// The same batch without the thread; the reference in tests.
   static Batch make(const Dataset& data, int64_t batch, uint64_t seed, bool flip, int64_t index);
 

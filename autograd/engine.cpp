@@ -7,9 +7,13 @@
 #include "tensor/kernels.h"
 
 namespace mote {
+
+void watch_output(const char* op, const Tensor& y);
+
 namespace {
 
 thread_local bool recording_off = false;
+thread_local const Watch* current_watch = nullptr;
 // Set when an op was not recorded although an input needed a gradient: checkpoint's first run asks whether what it ran
 // has to be differentiated at all.
 thread_local bool skipped_a_record = false;
@@ -53,6 +57,7 @@ Tensor attach(const char* op, Tensor y, const Tensor* inputs, size_t count, Back
 }
 
 Tensor record_range(const char* op, Tensor y, const Tensor* inputs, size_t count, BackwardFn backward) {
+  if (current_watch) watch_output(op, y);
   bool needed = false;
   for (size_t i = 0; i < count; ++i) needed = needed || inputs[i].needs_grad();
   if (!needed) return y;
@@ -229,6 +234,10 @@ void backward(const Tensor& loss, const Tensor& dloss) {
     }
   }
 }
+
+Watch::Watch(Look look) : look_(std::move(look)), before_(std::exchange(current_watch, this)) {}
+Watch::~Watch() { current_watch = before_; }
+void watch_output(const char* op, const Tensor& y) { current_watch->look_(op, y); }
 
 NoGrad::NoGrad() : before_(std::exchange(recording_off, true)) {}
 NoGrad::~NoGrad() { recording_off = before_; }

@@ -66,6 +66,22 @@ class NoGrad {
   bool before_;
 };
 
+/// While one lives, `look` sees the output of every op of this thread, recorded or not, as it is made: to find where the
+/// first value that is not finite comes from. Not for fast code.
+class Watch {
+ public:
+  using Look = std::function<void(const char* op, const Tensor& y)>;
+  explicit Watch(Look look);
+  ~Watch();
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+ private:
+  Look look_;
+  const Watch* before_;
+  friend void watch_output(const char* op, const Tensor& y);
+};
+
 /// y = fn(inputs) without keeping what happens inside; backward runs fn again with recording on. Random draws repeat:
 /// for the second run `generator` (may be null; must outlive the graph) is put back to where the first one started,
 /// and afterwards to where backward found it, so that a draw made since is not drawn twice.

@@ -1,32 +1,58 @@
-// layers.h - the layers a UNet is built from. Each is a Module with a forward; draws come from a Generator given in.
+// layers.h - the layers a UNet is built from. Each is a Module with a forward.
+// Activations decide the precision: a layer casts its f32 master weights to the dtype of its input, so bf16 images give
+// a bf16 forward pass whose weight gradients come back as f32. Initial values come from an Init given in.
 #pragma once
+#include <optional>
+#include <string_view>
+
 #include "autograd/ops.h"
 #include "nn/module.h"
 
 namespace mote::nn {
 
-/// Weights ~ U(-b, b), b = sqrt(3 scale / fan_avg), fan_avg = (fan_in + fan_out) / 2 (DDPM); scale 0 means 1e-10.
-Tensor variance_scaling(const Shape& shape, int64_t fan_in, int64_t fan_out, double scale, Generator& generator);
+/// Where initial parameters are drawn from: a stream keyed by the place in the module tree, so that adding a layer
+/// leaves the draws of all others as they were. `init.at("conv1")` is the stream of the child or parameter conv1.
+class Init {
+ public:
+  explicit Init(uint64_t seed) : stream_{seed, 0} {}
+  Init(Generator& generator) : stream_(generator.fork(generator.offset++)) {}   // each call takes a stream of its own
+  Init at(std::string_view name) const;
 
-/// y = x w + b; weight [C, K], bias [K].
+  /// U(-b, b), b = sqrt(3 scale / fan_avg), fan_avg = (fan_in + fan_out) / 2; scale 0 means 1e-10.     [Ho 2020, code]
+  Tensor variance_scaling(const Shape& shape, int64_t fan_in, int64_t fan_out, double scale) const;
+  Tensor normal(const Shape& shape) const;   // N(0, 1)
+  Generator generator() const { return stream_; }
+
+ private:
+  Generator stream_;
+};
+
+/// The parameter in the dtype of activation x.
+inline Tensor cast_like(const Tensor& parameter, const Tensor& x) {
+  return parameter.dtype() == x.dtype() ? parameter : cast(parameter, x.dtype());
+}
+
+// ---- Layers of one op ----------------------------------------------------------------------------------------------
+
+/// y = x w + b over the last axis; weight [C, K], bias [K].
 class Linear : public Module {
  public:
-  Linear(int64_t in, int64_t out, Generator& generator, double scale = 1.0);
-  Tensor forward(const Tensor& x) const { return linear(x, weight_, bias_); }
+  Linear(int64_t in, int64_t out, const Init& init, double scale = 1.0);
+  Tensor forward(const Tensor& x) const;
+  const Tensor& weight() const { return weight_; }
+  const Tensor& bias() const { return bias_; }
 
  private:
   Tensor &weight_, &bias_;
 };
 
-/// weight [k, k, Cin, Cout], bias [Cout].
+/// weight [k, k, Cin, Cout], bias [Cout]; padded to keep the size unless a spec is given.
 class Conv2d : public Module {
  public:
-  Conv2d(int64_t in, int64_t out, int64_t kernel, Generator& generator, double scale = 1.0);
-  Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dSpec& spec, Generator& generator, double scale = 1.0);
+  Conv2d(int64_t in, int64_t out, int64_t kernel, const Init& init, double scale = 1.0);
+  Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dSpec& spec, const Init& init, double scale = 1.0);
   /// shift [N, Cout] is added to every pixel, residual to the output; both may be undefined.
-  Tensor forward(const Tensor& x, const Tensor& shift = {}, const Tensor& residual = {}) const {
-    return conv2d(x, weight_, bias_, spec_, shift, residual);
-  }
+  Tensor forward(const Tensor& x, const Tensor& shift = {}, const Tensor& residual = {}) const;
 
  private:
   Conv2dSpec spec_;
@@ -37,7 +63,9 @@ class Conv2d : public Module {
 class GroupNorm : public Module {
  public:
   GroupNorm(int64_t channels, int64_t groups, double eps = 1e-6);
-  Tensor forward(const Tensor& x, bool silu = false) const { return group_norm(x, weight_, bias_, groups_, eps_, silu); }
+  /// Groups that the networks here use for `width` channels: min(32, width / 4).
+  static int64_t groups_for(int64_t width) { return width / 4 < 32 ? width / 4 : 32; }
+  Tensor forward(const Tensor& x, bool silu = false) const;
 
  private:
   int64_t groups_;
@@ -48,35 +76,54 @@ class GroupNorm : public Module {
 /// Active in training mode only.
 class Dropout : public Module {
  public:
-  explicit Dropout(double p);
-  Tensor forward(const Tensor& x, Generator& generator) const { return is_training() ? dropout(x, p_, generator) : x; }
+  explicit Dropout(double p);   // 0 <= p < 1
+  Tensor forward(const Tensor& x, Generator& generator) const;
 
  private:
   double p_;
 };
 
-/// weight [V, D] ~ N(0, 1).
+/// Rows of weight [V, D] ~ N(0, 1), in the dtype asked for.
 class Embedding : public Module {
  public:
-  Embedding(int64_t count, int64_t width, Generator& generator);
-  Tensor forward(const Tensor& ids) const { return embedding(weight_, ids); }
+  Embedding(int64_t count, int64_t width, const Init& init);
+  Tensor forward(const Tensor& ids, DType dtype = DType::f32) const;
 
  private:
   Tensor& weight_;
 };
 
-/// x + proj(attention(qkv(norm(x)))) over the H W tokens of x [N, H, W, C]. Separate q, k, v Linear layers, so that the
-/// parameters are those of the published networks (papers/pndm.md 8.7); one product computes all three.
+// ---- Blocks --------------------------------------------------------------------------------------------------------
+
+/// x + proj(attention(qkv(norm(x)))) over the H W tokens of x [N, H, W, C]. q, k, v are separate Linear layers, so that
+/// the parameters are those of the published networks; one product computes all three.
 class AttentionBlock : public Module {
  public:
-  AttentionBlock(int64_t channels, int64_t groups, int64_t heads, Generator& generator);
+  AttentionBlock(int64_t channels, int64_t heads, const Init& init);
   Tensor forward(const Tensor& x) const;
+
+ private:
+  int64_t heads_;
+  GroupNorm norm_;
+  Linear q_, k_, v_, proj_;
 };
 
-/// h = conv1(silu(norm1(x))) + time(silu(temb)); out = shortcut(x) + conv2(dropout(silu(norm2(h)))).
+/// h = conv1(silu(norm1(x))) + time_proj(time); y = shortcut(x) + conv2(dropout(silu(norm2(h)))).
+///   x [N, H, W, Cin]; time [N, D] = silu of the time embedding, computed once for all blocks; y [N, H, W, Cout]
+/// The shortcut is a 1x1 convolution where Cin and Cout differ. conv2 starts at about 0, so the block as its shortcut.
 class ResBlock : public Module {
  public:
-  ResBlock(int64_t in, int64_t out, int64_t time_width, double dropout, Generator& generator);
+  ResBlock(int64_t in, int64_t out, int64_t time_width, double dropout, const Init& init);
+  Tensor forward(const Tensor& x, const Tensor& time, Generator& generator) const;
+
+ private:
+  GroupNorm norm1_;
+  Conv2d conv1_;
+  Linear time_proj_;
+  GroupNorm norm2_;
+  Dropout dropout_;
+  Conv2d conv2_;
+  std::optional<Conv2d> shortcut_;
 };
 
 }  // namespace mote::nn

@@ -1,7 +1,10 @@
 // module.h - Module: named parameters in a tree, saved and loaded by name.
-// A Module registers its parameters and children in its constructor; names join with dots (down.0.conv1.weight).
+// A Module registers its parameters and children in its constructor; names join with dots (down_blocks.0.conv1.weight).
+// The layers are in layers.h; the flat memory that training moves parameters into is Arena (optim.h).
 #pragma once
+#include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,40 +19,61 @@ class Module {
  public:
   Module() = default;
   virtual ~Module() = default;
-  Module(const Module&) = delete;             // children and the arena hold pointers into it
+  Module(const Module&) = delete;   // children and the arena hold pointers into it
   Module& operator=(const Module&) = delete;
 
-  /// Every parameter below this module, with its full name, in registration order.
+  /// Every parameter below this module, with its full name, in registration order: own parameters, then children.
   NamedTensors parameters() const;
-  int64_t parameter_count() const;            // elements
+  int64_t parameter_count() const;   // elements
 
-  /// Strict: the names and shapes in `state` must be exactly those of parameters(). Everything that is missing,
-  /// unexpected or of another shape is reported in one Error(checkpoint); nothing is changed then.
+  /// Strict: the names and shapes in `state` must be exactly those of parameters(), its dtypes floating (they are
+  /// converted). Everything that is missing, unexpected or of another shape is reported in one Error(checkpoint);
+  /// nothing is changed then.
   void load_state(const std::map<std::string, Tensor>& state);
 
   /// Training mode switches dropout on; it is passed down to the children. Modules start in training mode.
   void train(bool on = true);
   bool is_training() const { return training_; }
-  void to(Device device);                     // moves all parameters
+
+  /// Moves or converts all parameters, dropping their gradients. Throws Error while they lie in an Arena, which would
+  /// go on updating the memory left behind: move first, then make the Arena.
+  void to(Device device);
+  void to(DType dtype);   // a floating one
+
+  /// The name it was registered under; errors raised in forward carry it (Scope).
+  const std::string& name() const { return name_; }
 
  protected:
-  /// Registers and returns a parameter: a leaf that needs a gradient.
+  explicit Module(std::string name) : name_(std::move(name)) {}
+
+  /// Registers and returns a parameter: a leaf that needs a gradient. The reference stays valid.
   Tensor& add_parameter(const std::string& name, Tensor value);
   /// Registers a child that is a member of this module (or owned by it) and returns it.
   template <class M>
   M& add_child(const std::string& name, M& child) {
-    children_.emplace_back(name, &child);
+    adopt(name, child);
     return child;
   }
-  const std::vector<std::pair<std::string, Module*>>& children() const { return children_; }
 
  private:
   friend class Arena;
-  void collect(const std::string& prefix, std::vector<std::pair<std::string, Tensor*>>& into);
-  std::vector<std::pair<std::string, Tensor*>> slots();
+  struct Parameter {
+    std::string name;
+    Tensor value;
+    std::weak_ptr<const void> arena;   // expired unless an Arena holds the memory
+  };
 
-  std::vector<std::pair<std::string, std::unique_ptr<Tensor>>> parameters_;   // unique_ptr: references stay valid
-  std::vector<std::pair<std::string, Module*>> children_;
+  void adopt(const std::string& name, Module& child);
+  void check_fresh(const std::string& name) const;
+  template <class Self, class Visit>
+  static void walk(Self& self, const std::string& prefix, const Visit& visit);   // visit(full name, Parameter&)
+  template <class Convert>
+  void convert_parameters(const char* op, const Convert& convert);
+  std::vector<std::pair<std::string, Parameter*>> slots();
+
+  std::string name_;
+  std::deque<Parameter> parameters_;   // deque: references to elements stay valid
+  std::vector<Module*> children_;
   bool training_ = true;
 };
 

@@ -2,6 +2,7 @@
 // Parameters, gradients, moments and EMA lie in equally laid f32 arenas: zeroing, the global norm and the update are
 // one pass over memory each, not one a tensor.
 #pragma once
+#include <memory>
 #include <string>
 
 #include "nn/module.h"
@@ -11,23 +12,28 @@ namespace mote::nn {
 
 /// Moves a module's parameters into one flat f32 tensor. Afterwards each parameter is a view into values(), and its
 /// grad a view into grads(). Each parameter starts at a multiple of 16 elements; the gaps stay zero.
+/// Throws Error unless all parameters are f32 on one device and in no other living Arena.
 class Arena {
  public:
   explicit Arena(Module& module);
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
   Tensor& values() { return values_; }
   Tensor& grads() { return grads_; }
-  void zero_grad();
+  void zero_grad() { grads_.fill_(0); }
   /// sqrt of the sum of squares of all gradients, in f64.
   double grad_norm() const;
-  /// A tensor laid out like values(), with every parameter as a named view of it.
+  /// Every parameter as a named view of `flat`, a tensor laid out like values().
   NamedTensors views(const Tensor& flat) const;
-  Tensor like() const;   // zeros of the size of values()
+  Tensor like() const { return zeros_like(values_); }   // zeros of the size of values()
 
  private:
   Tensor values_, grads_;
   std::vector<std::string> names_;
   std::vector<Shape> shapes_;
   std::vector<int64_t> offsets_;
+  std::shared_ptr<const void> alive_;   // what the parameters watch (Module::to)
 };
 
 struct OptimizerOptions {
@@ -39,25 +45,31 @@ struct OptimizerOptions {
   std::string schedule = "constant";   // or "cosine": to 0 at total_steps
   int64_t total_steps = 0;
   double ema = 0.9999;        // decay; 0: no EMA
+  /// Throws Error(usage) listing every value outside its range.
+  void validate() const;
 };
 
-/// Learning rate of step s (from 0): lr min((s + 1) / warmup, 1), times the cosine factor if asked.
+/// Learning rate of step s (from 0): lr min((s + 1) / warmup, 1), times (1 + cos(pi s / total_steps)) / 2 if the
+/// schedule is cosine.
 double learning_rate(const OptimizerOptions& options, int64_t step);
 
-/// AdamW with clipping, warm-up and EMA: one pass over the arena a step. The first EMA update copies the parameters;
-/// the decay grows as min(ema, (1 + s) / (10 + s)) so that short runs are not held at the initial weights.
+/// EMA decay of step s (from 0): the first update copies the parameters, then min(ema, (1 + s) / (10 + s)), so that
+/// short runs are not held at the initial weights.
+double ema_decay(const OptimizerOptions& options, int64_t step);
+
+/// AdamW with clipping, warm-up and EMA: one pass over the arena a step.
 class Optimizer {
  public:
   Optimizer(Arena& arena, const OptimizerOptions& options);
-  /// Clips, updates, counts. Returns the gradient norm before clipping. Throws Error(numeric) if it is not finite,
-  /// changing nothing.
+  /// Clips, updates, counts. Returns the gradient norm before clipping. Throws Error(numeric) naming the first
+  /// parameter whose gradient is not finite, changing nothing.
   double step();
   int64_t steps() const { return steps_; }
-  void set_steps(int64_t steps) { steps_ = steps; }
-  double lr() const { return learning_rate(options_, steps_); }
+  void set_steps(int64_t steps);
+  double lr() const { return learning_rate(options_, steps_); }   // of the next step
   Tensor& m() { return m_; }
   Tensor& v() { return v_; }
-  Tensor& ema() { return ema_; }   // undefined if options.ema is 0
+  Tensor& ema() { return ema_; }   // undefined if options.ema is 0; the parameters themselves before the first step
   const OptimizerOptions& options() const { return options_; }
 
  private:

@@ -1,7 +1,8 @@
 // unet.h - the DDPM UNet [Ho 2020]: residual blocks with a time embedding, attention at chosen resolutions, skips.
-// Layout and initialisation: papers/pndm.md section 8 (docs/equations.md here). Input and output are [N, H, W, C].
+// Input and output are [N, H, W, C]. Tensors are named as in the published PyTorch files (down_blocks.0.resnets.0...).
 #pragma once
-#include <memory>
+#include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,17 +21,23 @@ struct UNetConfig {
   double dropout = 0.1;
   int64_t classes = 0;                    // 0: unconditional; else classes + one null class for guidance
 
-  /// "tiny" (base 16), "fmnist" (base 32; 1,2,2; attention 14), "cifar10" (base 128; 1,2,2,2; attention 16;
-  /// 328 tensors, 35,746,307 parameters). Throws Error(usage) listing the names otherwise.
+  /// "tiny" (base 16; 1,2; one block; attention 14), "fmnist" (base 32; 1,2,2; attention 14), "cifar10" (base 128;
+  /// 1,2,2,2; attention 16; 328 tensors, 35,746,307 parameters). Throws Error(usage) listing the names otherwise.
   static UNetConfig preset(const std::string& name);
-  /// Throws Error(usage) unless size divides by 2^(levels - 1), widths by their groups and so on.
+  /// Sets the image size and channels and moves each attention resolution to the same level: attention at 14 of 28
+  /// becomes 16 of 32. Throws Error(usage) if the result does not validate. Returns *this.
+  UNetConfig& fit(int64_t new_size, int64_t new_channels);
+  /// Throws Error(usage) listing every problem unless size divides by 2^(levels - 1), widths by their groups and so on.
   void validate() const;
+  int64_t levels() const { return int64_t(multipliers.size()); }
+  bool attends(int64_t level) const;   // level 0 is the full resolution
   /// Groups of a GroupNorm over `width` channels: min(32, width / 4).
-  static int64_t groups(int64_t width);
+  static int64_t groups(int64_t width) { return GroupNorm::groups_for(width); }
   bool operator==(const UNetConfig&) const = default;
 };
 
-/// Json text of a config, for checkpoints, and back. Throws Error(checkpoint) on a missing or unknown key.
+/// Json text of a config, for checkpoints, and back. Throws Error(checkpoint) on a missing or unknown key, a value of
+/// the wrong type, or a config that does not validate.
 std::string to_json(const UNetConfig& config);
 UNetConfig unet_config_from_json(const std::string& text);
 
@@ -39,8 +46,9 @@ class UNet : public Module {
   /// Parameters are drawn from `seed` (DDPM's fan-average uniform; the last conv of each block starts at ~0).
   UNet(const UNetConfig& config, uint64_t seed);
 
-  /// Output of the network for x [N, H, W, C], at times t f32 [N] (fractional is legal) and, for a conditional
-  /// network, class ids i64 [N] (config.classes = the null class). Same shape as x.
+  /// Output of the network for x [N, size, size, channels], at times t f32 [N] (fractional is legal) and, for a
+  /// conditional network, class ids i64 [N] (config.classes = the null class). Shape and dtype of x, which also sets
+  /// the precision of all activations. Not const: dropout advances generator().
   Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {});
 
   const UNetConfig& config() const { return config_; }
@@ -50,13 +58,31 @@ class UNet : public Module {
   void set_recompute(bool on) { recompute_ = on; }
 
  private:
-  struct Level;
+  /// All blocks of one resolution on the way down or up; deque, because modules cannot move.
+  struct Level {
+    std::deque<ResBlock> resnets;
+    std::deque<AttentionBlock> attentions;   // one a resnet, or none
+    std::optional<Conv2d> resample;          // to the next level; none at the last
+  };
+
+  void build(const Init& init);
+  void fill(Level& level, const std::string& name, const std::vector<int64_t>& widths_in, int64_t width, bool attends,
+            const Init& init);
+  Tensor embed(const Tensor& t, const Tensor& class_ids, DType dtype) const;
+  Tensor run(const ResBlock& block, std::vector<Tensor> parts, const Tensor& time);
+  void check_input(const Tensor& x, const Tensor& t, const Tensor& class_ids) const;
+
   UNetConfig config_;
   Generator generator_;
   bool recompute_ = false;
-  // (layers follow in unet.cpp's constructor order)
-  struct Layers;
-  std::shared_ptr<Layers> layers_;
+  Conv2d conv_in_;
+  Linear time1_, time2_;
+  std::optional<Embedding> class_embedding_;
+  std::deque<Level> down_;   // from the full resolution to the lowest
+  Level middle_;             // two resnets around one attention
+  std::deque<Level> up_;     // from the lowest resolution to the full
+  GroupNorm norm_out_;
+  Conv2d conv_out_;
 };
 
 }  // namespace mote::nn

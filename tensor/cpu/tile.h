@@ -56,11 +56,20 @@ MOTE_INLINE P opaque(P pointer) {
 
 template <class C, int M, int V>
 struct Tile {
+  static constexpr int kWidth = V * kLanes<C>;
   Vector<C> sum[M][V];
 
-  MOTE_INLINE void clear() {
+  /// fn(r, v) for every vector of the tile, unrolled: an index that is not a constant would put sum in memory.
+  template <class Fn>
+  static MOTE_INLINE void each(Fn&& fn) {
+#pragma GCC unroll 16
     for (int r = 0; r < M; ++r)
-      for (int v = 0; v < V; ++v) sum[r][v] = Vector<C>{};
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) fn(r, v);
+  }
+
+  MOTE_INLINE void clear() {
+    each([&](int r, int v) { sum[r][v] = Vector<C>{}; });
   }
 
   /// sum[r] += sum over k of a[r lda + k] b[k ldb ..]: rows of a run along k.
@@ -108,29 +117,25 @@ struct Tile {
   template <class T>
   MOTE_INLINE void add_from(const T* from, int64_t ld, int64_t columns) {
     if (std::is_same_v<T, C> && columns == V * kLanes<C>) {
-      for (int r = 0; r < M; ++r)
-        for (int v = 0; v < V; ++v) sum[r][v] += load_vector(reinterpret_cast<const C*>(from) + r * ld + v * kLanes<C>);
+      each([&](int r, int v) { sum[r][v] += load_vector(reinterpret_cast<const C*>(from) + r * ld + v * kLanes<C>); });
       return;
     }
-    for (int r = 0; r < M; ++r) {
-      alignas(64) C row[V * kLanes<C>] = {};
-      for (int64_t i = 0; i < columns; ++i) row[i] = C(from[r * ld + i]);
-      for (int v = 0; v < V; ++v) sum[r][v] += load_vector(row + v * kLanes<C>);
-    }
+    alignas(64) C rows[M * kWidth] = {};
+    for (int r = 0; r < M; ++r)
+      for (int64_t i = 0; i < columns; ++i) rows[r * kWidth + i] = C(from[r * ld + i]);
+    each([&](int r, int v) { sum[r][v] += load_vector(rows + r * kWidth + v * kLanes<C>); });
   }
 
   template <class T>
   MOTE_INLINE void store(T* to, int64_t ld, int64_t columns) const {
     if (std::is_same_v<T, C> && columns == V * kLanes<C>) {
-      for (int r = 0; r < M; ++r)
-        for (int v = 0; v < V; ++v) store_vector(reinterpret_cast<C*>(to) + r * ld + v * kLanes<C>, sum[r][v]);
+      each([&](int r, int v) { store_vector(reinterpret_cast<C*>(to) + r * ld + v * kLanes<C>, sum[r][v]); });
       return;
     }
-    for (int r = 0; r < M; ++r) {
-      alignas(64) C row[V * kLanes<C>];
-      for (int v = 0; v < V; ++v) store_vector(row + v * kLanes<C>, sum[r][v]);
-      for (int64_t i = 0; i < columns; ++i) to[r * ld + i] = T(row[i]);
-    }
+    alignas(64) C rows[M * kWidth];
+    each([&](int r, int v) { store_vector(rows + r * kWidth + v * kLanes<C>, sum[r][v]); });
+    for (int r = 0; r < M; ++r)
+      for (int64_t i = 0; i < columns; ++i) to[r * ld + i] = T(rows[r * kWidth + i]);
   }
 };
 

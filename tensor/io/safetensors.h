@@ -23,15 +23,19 @@ struct Safetensors {
 };
 
 /// Writes `tensors` in the given order and `metadata`, atomically (write_file_atomic). cuda tensors are copied first.
+/// Two keys are added to the metadata (and replaced if they are there): mote.hash, a Hasher value over the tensors'
+/// names, dtypes, shapes and bytes and over all other metadata, and mote.format, which says that mote.hash must be there.
 /// Throws Error(argument) on a duplicate or empty name, Error(resource) on an I/O failure: the old file stays whole.
 void save_safetensors(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
                       const std::map<std::string, std::string>& metadata);
 
 /// Throws Error(checkpoint) naming file, tensor and bytes if anything about the file is wrong, Error(data) if it cannot
-/// be opened. Only the dtypes F32 BF16 F64 I32 I64 U8 are known.
+/// be opened. Only the dtypes F32 BF16 F64 I32 I64 U8 are known. Of mote.hash files every flipped bit is noticed; files
+/// of other programs (no mote.hash) are checked for their layout only. mote.hash and mote.format stay in the metadata.
 Safetensors load_safetensors(const std::string& path);
 
-/// The header only, in file order, fully validated against the file's size.
+/// The header only, in the order of the data, fully validated against the file's size; the data is not read, so
+/// mote.hash is not compared.
 std::pair<std::vector<SafetensorsInfo>, std::map<std::string, std::string>> read_safetensors_header(
     const std::string& path);
 

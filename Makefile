@@ -1,0 +1,57 @@
+# The front door of Mote: make demo, make test. CMakeLists.txt holds the build itself.
+#   make            build/mote                make bench      speed against this machine's ceilings
+#   make demo       train, sample, report     make asan       the tests under address and undefined-behaviour checks
+#   make test       all tests without a GPU   make gpu-check  the tests and benchmarks that need a GPU
+#   make deps       install missing packages  make install    to PREFIX (default /usr/local)
+# Options: JOBS=n  BUILD=folder  MOTE_MARCH=native|x86-64-v3|...  CUDA=auto|on|off  PREFIX=folder
+BUILD      ?= build
+JOBS       ?= $(shell nproc)
+MOTE_MARCH ?= native
+CUDA       ?= auto
+PREFIX     ?= /usr/local
+CMAKE_ARGS  = -DMOTE_MARCH=$(MOTE_MARCH) -DCUDA=$(CUDA) -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+
+PACKAGES = g++ cmake catch2 libcli11-dev nlohmann-json3-dev libstb-dev zlib1g-dev dataset-fashion-mnist
+
+DEMO_RUN   ?= runs/demo
+DEMO_STEPS ?= 600
+
+.PHONY: build deps demo test bench asan gpu-check install clean
+build: deps
+	@cmake -S . -B $(BUILD) $(CMAKE_ARGS)
+	@cmake --build $(BUILD) --target mote -j $(JOBS)
+
+# Says what it is about to install before it does; does nothing when nothing is missing.
+deps:
+	@sh apps/install_packages.sh $(PACKAGES)
+
+demo: build
+	@$(BUILD)/mote train --data fashion-mnist --unet fmnist --dropout 0 --ema 0.995 --steps $(DEMO_STEPS) --batch 64 \
+	  --lr 1e-3 --warmup 50 --lr-schedule cosine --seed 1 --sample-every 200 --out $(DEMO_RUN) --overwrite
+	@$(BUILD)/mote sample --run $(DEMO_RUN) --sampler ddim --steps 50 --count 64 --seed 1 --out $(DEMO_RUN)/grid.png
+	@$(BUILD)/mote report --run $(DEMO_RUN)
+	@echo "pictures: $(DEMO_RUN)/grid.png   report: $(DEMO_RUN)/report.html"
+
+test: deps
+	@cmake -S . -B $(BUILD) $(CMAKE_ARGS)
+	@cmake --build $(BUILD) -j $(JOBS)
+	@$(BUILD)/mote_tests --order lex "~[cuda]"
+
+bench: build
+	@$(BUILD)/mote bench all
+
+asan: deps
+	@cmake -S . -B $(BUILD)-asan $(CMAKE_ARGS) -DSANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug
+	@cmake --build $(BUILD)-asan -j $(JOBS)
+	@$(BUILD)-asan/mote_tests --order lex "~[cuda]~[slow]"
+
+gpu-check: build
+	@if $(BUILD)/mote --version | grep -q 'CUDA: off'; then \
+	  echo "gpu-check: this build has no CUDA kernels, so there is nothing to check"; exit 1; fi
+	@$(BUILD)/mote_tests --order lex "[cuda]" && $(BUILD)/mote bench all --device cuda
+
+install: build
+	@cmake --install $(BUILD)
+
+clean:
+	@rm -rf $(BUILD) $(BUILD)-asan

@@ -1,0 +1,294 @@
+#include "apps/checkpoint.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tensor/io/file.h"
+#include "tensor/io/safetensors.h"
+
+namespace mote::apps {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using Metadata = std::map<std::string, std::string>;
+
+constexpr const char* kFormat = "mote-checkpoint";
+constexpr const char* kVersion = "1";
+
+// ---- Metadata ------------------------------------------------------------------------------------------------------
+
+Metadata to_metadata(const Checkpoint& c) {
+  Json random = {{"seed", std::to_string(c.random.seed)}, {"offset", std::to_string(c.random.offset)}};
+  return {{"format", kFormat},
+          {"version", kVersion},
+          {"step", std::to_string(c.step)},
+          {"images", std::to_string(c.images)},
+          {"seed", std::to_string(c.seed)},
+          {"random", random.dump()},
+          {"unet", nn::to_json(c.unet)},
+          {"schedule", c.schedule},
+          {"T", std::to_string(c.T)},
+          {"prediction", name_of(c.prediction)},
+          {"data", c.data},
+          {"data_hash", c.data_hash},
+          {"data_count", std::to_string(c.data_count)},
+          {"class_names", Json(c.class_names).dump()},
+          {"train", c.train}};
+}
+
+template <class Number>
+Number parse_number(const std::string& path, const std::string& key, const std::string& text) {
+  Number value{};
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is '", text, "', not a whole number");
+  return value;
+}
+
+const std::string& value_of(const std::string& path, const Metadata& metadata, const std::string& key) {
+  auto found = metadata.find(key);
+  if (found == metadata.end())
+    fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is missing",
+         key == "format" ? "; this is not a checkpoint of mote" : "");
+  return found->second;
+}
+
+Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
+  auto text = [&](const char* key) -> const std::string& { return value_of(path, metadata, key); };
+  auto number = [&](const char* key) { return parse_number<int64_t>(path, key, text(key)); };
+  if (text("format") != kFormat)
+    fail(Error::Kind::checkpoint, path, ": metadata 'format' is '", text("format"), "'; this is not a checkpoint of mote");
+  if (text("version") != kVersion)
+    fail(Error::Kind::checkpoint, path, ": written in version ", text("version"),
+         " of the checkpoint format; this program reads version ", kVersion);
+  Checkpoint c;
+  c.path = path;
+  c.step = number("step");
+  c.images = number("images");
+  c.seed = parse_number<uint64_t>(path, "seed", text("seed"));
+  c.schedule = text("schedule");
+  c.T = number("T");
+  c.data = text("data");
+  c.data_hash = text("data_hash");
+  c.data_count = number("data_count");
+  c.train = text("train");
+  c.hash = text("hash");
+  try {
+    Json random = Json::parse(text("random"));
+    c.random.seed = parse_number<uint64_t>(path, "random", random.at("seed").get<std::string>());
+    c.random.offset = parse_number<uint64_t>(path, "random", random.at("offset").get<std::string>());
+    c.class_names = Json::parse(text("class_names")).get<std::vector<std::string>>();
+    c.prediction = prediction_named(text("prediction"));
+    c.unet = nn::unet_config_from_json(text("unet"));
+    if (c.T < 1 || c.T > 1000000) fail(Error::Kind::checkpoint, "metadata 'T' is ", c.T, ", outside 1..1000000");
+    if (c.step < 0 || c.images < 0) fail(Error::Kind::checkpoint, "metadata 'step' or 'images' is negative");
+    Schedule::named(c.schedule, c.T);
+  } catch (const std::exception& error) {
+    fail(Error::Kind::checkpoint, path, ": ", error.what());
+  }
+  return c;
+}
+
+// ---- Hashes --------------------------------------------------------------------------------------------------------
+
+std::string hash_of(const Tensor& tensor) {
+  Tensor host = tensor.to(Device{});
+  return io::hash_hex(host.raw(), size_t(host.nbytes()));
+}
+
+/// Of all metadata but the hash itself; the tensors are in it through their own hashes.
+std::string hash_of(const Metadata& metadata) {
+  std::string all;
+  for (const auto& [key, value] : metadata)
+    if (key != "hash") all += key + "=" + std::to_string(value.size()) + ":" + value + "\n";
+  return io::hash_hex(all.data(), all.size());
+}
+
+// ---- Parts ---------------------------------------------------------------------------------------------------------
+
+struct Part {
+  const char* prefix;
+  nn::NamedTensors Checkpoint::*tensors;
+};
+constexpr Part kParts[] = {
+    {"model.", &Checkpoint::model}, {"ema.", &Checkpoint::ema}, {"opt.m.", &Checkpoint::m}, {"opt.v.", &Checkpoint::v}};
+
+const Part* part_of(const std::string& name) {
+  for (const Part& part : kParts)
+    if (name.starts_with(part.prefix)) return &part;
+  return nullptr;
+}
+
+void sync_folder(const std::string& folder) {
+  int handle = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (handle < 0) return;   // a file system without folders to sync has nothing to lose here
+  fsync(handle);
+  close(handle);
+}
+
+void rename_or_fail(const std::string& from, const std::string& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0)
+    fail(Error::Kind::resource, "cannot rename ", from, " to ", to, ": ", std::strerror(errno));
+}
+
+}  // namespace
+
+std::map<std::string, Tensor> as_map(const nn::NamedTensors& tensors) { return {tensors.begin(), tensors.end()}; }
+
+void require_finite(const std::string& what, const nn::NamedTensors& tensors) {
+  for (const auto& [name, tensor] : tensors) {
+    if (!is_floating(tensor.dtype())) continue;
+    Tensor host = tensor.to(Device{}).to(DType::f32);
+    const float* values = host.data<float>();
+    int64_t first = -1, bad = 0;
+    for (int64_t i = 0; i < host.numel(); ++i)
+      if (!std::isfinite(values[i]) && bad++ == 0) first = i;
+    if (bad > 0)
+      fail(Error::Kind::numeric, what, " '", name, "' ", describe(tensor), " is not finite: element ", first, " is ",
+           values[first], bad > 1 ? concat_text(" (", bad, " of ", host.numel(), " are bad)") : std::string());
+  }
+}
+
+void save_checkpoint(const std::string& path, Checkpoint& c) {
+  require_finite("weight", c.model);
+  require_finite("averaged weight", c.ema);
+  Metadata metadata = to_metadata(c);
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  Json hashes = Json::object();
+  for (const Part& part : kParts)
+    for (const auto& [name, tensor] : c.*part.tensors) {
+      tensors.emplace_back(part.prefix + name, tensor);
+      hashes[part.prefix + name] = hash_of(tensor);
+    }
+  metadata["hashes"] = hashes.dump();
+  metadata["hash"] = c.hash = hash_of(metadata);
+  io::save_safetensors(path, tensors, metadata);
+}
+
+void save_in_run(const std::string& folder, Checkpoint& checkpoint) {
+  std::string current = folder + "/" + kCheckpointFile, previous = folder + "/" + kPreviousFile;
+  std::string next = folder + "/checkpoint.next.safetensors", kept = folder + "/checkpoint.next.prev";
+  save_checkpoint(next, checkpoint);
+  if (fs::exists(current)) {
+    // A second name for the same file, so that `current` is never missing; a copy where links are not known.
+    std::error_code error;
+    fs::remove(kept, error);
+    fs::create_hard_link(current, kept, error);
+    if (error) fs::copy_file(current, kept, error);
+    if (error) fail(Error::Kind::resource, "cannot keep ", current, " as ", previous, ": ", error.message());
+    rename_or_fail(kept, previous);
+  }
+  rename_or_fail(next, current);
+  sync_folder(folder);
+}
+
+Checkpoint load_checkpoint(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
+  io::Safetensors file = io::load_safetensors(path);
+  Checkpoint c = from_metadata(path, file.metadata);
+
+  Json hashes;
+  try {
+    hashes = Json::parse(value_of(path, file.metadata, "hashes"));
+  } catch (const Json::exception& broken) {
+    fail(Error::Kind::checkpoint, path, ": metadata 'hashes': ", broken.what());
+  }
+  for (const auto& [name, tensor] : file.tensors) {
+    auto expected = hashes.find(name);
+    if (expected == hashes.end() || !expected->is_string())
+      fail(Error::Kind::checkpoint, path, ": tensor '", name, "' has no hash in the metadata: it was added later");
+    std::string got = hash_of(tensor);
+    if (got != *expected)
+      fail(Error::Kind::checkpoint, path, ": tensor '", name, "' is damaged: its hash is ", got, ", written as ",
+           expected->get<std::string>());
+  }
+  for (const auto& [name, hash] : hashes.items())
+    if (!file.tensors.count(name)) fail(Error::Kind::checkpoint, path, ": tensor '", name, "' is missing");
+  if (std::string hash = hash_of(file.metadata); hash != c.hash)
+    fail(Error::Kind::checkpoint, path, ": the metadata is damaged: its hash is ", hash, ", written as ", c.hash);
+
+  // Names and shapes come from the network that the metadata describes; load_state would check them too, but here every
+  // part is checked, before anything is changed.
+  nn::NamedTensors expected = nn::UNet(c.unet, 0).parameters();
+  size_t known = 0;
+  for (const Part& part : kParts) {
+    nn::NamedTensors& into = c.*part.tensors;
+    bool any = false;
+    for (const auto& entry : file.tensors) any = any || part_of(entry.first) == &part;
+    if (!any) continue;
+    for (const auto& [name, parameter] : expected) {
+      auto found = file.tensors.find(part.prefix + name);
+      if (found == file.tensors.end())
+        fail(Error::Kind::checkpoint, path, ": tensor '", part.prefix, name,
+             "' is missing: the weights are those of another UNet than the metadata describes");
+      if (!(found->second.shape() == parameter.shape()) || found->second.dtype() != DType::f32)
+        fail(Error::Kind::checkpoint, path, ": tensor '", part.prefix, name, "' is ", describe(found->second),
+             ", but the UNet of the metadata has ", describe(parameter));
+      into.emplace_back(name, found->second);
+      ++known;
+    }
+  }
+  if (known != file.tensors.size())
+    for (const auto& [name, tensor] : file.tensors) {
+      const Part* part = part_of(name);
+      bool belongs = part && as_map(c.*part->tensors).count(name.substr(std::strlen(part->prefix)));
+      if (!belongs)
+        fail(Error::Kind::checkpoint, path, ": tensor '", name, "' does not belong to the UNet that the metadata describes");
+    }
+  if (c.model.empty() && c.ema.empty()) fail(Error::Kind::checkpoint, path, ": holds no weights");
+  try {
+    require_finite("weight", c.model);
+    require_finite("averaged weight", c.ema);
+    require_finite("first moment", c.m);
+    require_finite("second moment", c.v);
+  } catch (const Error& bad) {
+    fail(Error::Kind::checkpoint, path, ": ", bad.what());
+  }
+  return c;
+}
+
+CheckpointSummary read_checkpoint_summary(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
+  auto [infos, metadata] = io::read_safetensors_header(path);
+  CheckpointSummary summary{.checkpoint = from_metadata(path, metadata), .tensors = {}, .elements = {}};
+  for (const io::SafetensorsInfo& info : infos) {
+    const Part* part = part_of(info.name);
+    std::string key = part ? std::string(part->prefix, std::strlen(part->prefix) - 1) : "other";
+    ++summary.tensors[key];
+    summary.elements[key] += info.shape.numel();
+  }
+  summary.bytes = int64_t(fs::file_size(path));
+  return summary;
+}
+
+Checkpoint load_from_run(const std::string& folder, const std::string& use) {
+  try {
+    return load_checkpoint(folder + "/" + kCheckpointFile);
+  } catch (const Error& newest) {
+    std::string previous = folder + "/" + kPreviousFile, advice = use;
+    int64_t step = 0;
+    try {
+      step = load_checkpoint(previous).step;
+    } catch (const Error&) {
+      throw newest;
+    }
+    if (size_t at = advice.find("{}"); at != std::string::npos) advice.replace(at, 2, previous);
+    fail(newest.kind(), newest.what(), "\n  the checkpoint before it (", previous, ", step ", step, ") is whole; ", advice);
+  }
+}
+
+std::string checkpoint_path(const std::string& given) {
+  return fs::is_directory(given) ? given + "/" + kCheckpointFile : given;
+}
+
+}  // namespace mote::apps

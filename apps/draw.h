@@ -1,0 +1,34 @@
+// draw.h - drawing images with a trained network, in batches; shared by `mote sample` and the grids of `mote train`.
+// Image i depends only on (seed, i, class): neither the batch size nor the number of threads changes it.
+#pragma once
+#include <string>
+
+#include "diffusion/samplers/sampler.h"
+#include "nn/unet.h"
+
+namespace mote::apps {
+
+struct DrawOptions {
+  SamplerOptions sampler;
+  int64_t count = 1;
+  int64_t batch = 64;
+  uint64_t seed = 0;
+  Tensor class_ids;          // i64 [count]; undefined for an unconditional network
+  double guidance = 1;       // weight of classifier-free guidance
+};
+
+/// Called after each sampler step of each batch: the images from `first` on, how many steps are done in all of how many.
+using DrawObserver = std::function<void(int64_t first, const Tensor& x, int64_t done, int64_t total)>;
+
+/// f32 [count, H, W, C] on the CPU. The network is put into evaluation mode and back. Throws Error(numeric) naming the
+/// sampler step if samples are not finite.
+Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& options, Device device,
+                   const DrawObserver& observer = {});
+
+/// The starting noise of image i is image_noise of this generator; the noise of the steps comes from another fork.
+Generator start_stream(uint64_t seed);
+
+/// Row after row, as square as can be: the columns of a grid of `count` images.
+int64_t grid_columns(int64_t count);
+
+}  // namespace mote::apps

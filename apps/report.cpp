@@ -1,0 +1,262 @@
+#include "apps/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "apps/checkpoint.h"
+#include "apps/common.h"
+#include "apps/svg.h"
+#include "tensor/io/file.h"
+
+namespace mote::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMostGrids = 12;           // more would make the file heavy and say little
+constexpr int64_t kMostGridBytes = 8 << 20;
+
+// ---- What the folder holds -----------------------------------------------------------------------------------------
+
+struct Log {
+  std::vector<double> step, loss, lr, grad_norm, images_per_s, data_ms, rss_mib;
+  double images = 0, seconds = 0;
+  int64_t bad_lines = 0;
+};
+
+Log read_log(const std::string& path) {
+  Log log;
+  std::ifstream in(path);
+  std::string line;
+  double images_before = 0;
+  while (std::getline(in, line)) {
+    nlohmann::json record = nlohmann::json::parse(line, nullptr, false);
+    if (!record.is_object() || !record.contains("step") || !record["step"].is_number()) {
+      ++log.bad_lines;
+      continue;
+    }
+    auto number = [&](const char* key) {
+      auto found = record.find(key);
+      return found != record.end() && found->is_number() ? found->get<double>() : NAN;
+    };
+    log.step.push_back(number("step"));
+    log.loss.push_back(number("loss"));
+    log.lr.push_back(number("lr"));
+    log.grad_norm.push_back(number("grad_norm"));
+    log.images_per_s.push_back(number("images_per_s"));
+    log.data_ms.push_back(number("data_ms"));
+    log.rss_mib.push_back(number("rss_mib"));
+    log.images = number("images");
+    if (number("images_per_s") > 0) log.seconds += (log.images - images_before) / number("images_per_s");
+    images_before = log.images;
+  }
+  return log;
+}
+
+/// Exponential average whose window is a twentieth of the log, corrected for its start.
+std::vector<double> smoothed(const std::vector<double>& values) {
+  double decay = 1 - 1 / std::max(5.0, double(values.size()) / 20), mean = 0, weight = 0;
+  std::vector<double> smooth;
+  for (double value : values) {
+    if (std::isfinite(value)) {
+      mean = decay * mean + (1 - decay) * value;
+      weight = decay * weight + (1 - decay);
+    }
+    smooth.push_back(weight > 0 ? mean / weight : NAN);
+  }
+  return smooth;
+}
+
+/// Paths of samples/*.png in order of their names, thinned to kMostGrids; the last one stays.
+std::vector<std::string> grid_files(const std::string& folder) {
+  std::vector<std::string> all, some;
+  std::error_code error;
+  for (fs::directory_iterator at(folder + "/samples", error), end; !error && at != end; at.increment(error))
+    if (at->path().extension() == ".png") all.push_back(at->path().string());
+  std::sort(all.begin(), all.end());
+  if (all.size() <= kMostGrids) return all;
+  for (size_t i = 0; i < kMostGrids; ++i) some.push_back(all[i * (all.size() - 1) / (kMostGrids - 1)]);
+  return some;
+}
+
+std::string base64(const io::Bytes& bytes) {
+  const char* letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    size_t left = std::min<size_t>(3, bytes.size() - i);
+    uint32_t group = uint32_t(bytes[i]) << 16;
+    if (left > 1) group |= uint32_t(bytes[i + 1]) << 8;
+    if (left > 2) group |= bytes[i + 2];
+    for (size_t k = 0; k < 4; ++k) text += k <= left ? letters[group >> (18 - 6 * k) & 63] : '=';
+  }
+  return text;
+}
+
+std::string read_text(const std::string& path) {
+  std::ifstream in(path);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// ---- The page ------------------------------------------------------------------------------------------------------
+
+const char* kStyle = R"(
+:root { color-scheme: light dark; --page: #fbfbfa; --card: #ffffff; --ink: #1d2329; --soft: #68727d; --rule: #e3e6e9;
+  --raw: #b9d3ea; --main: #1f6fb2; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171a; --card: #1c2024; --ink: #e6e9ec; --soft: #98a2ad;
+  --rule: #30363c; --raw: #2f4f6b; --main: #6db3f2; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 74rem; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .7rem; }
+p.sub { color: var(--soft); margin: .2rem 0 1.2rem; } p.none { color: var(--soft); }
+.numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .7rem; }
+.numbers div, .plots svg, figure, pre { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; }
+.numbers div { padding: .6rem .8rem; } .numbers b { display: block; font-size: 1.15rem; font-weight: 600;
+  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; } .numbers span { color: var(--soft); font-size: .82rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: .9rem; }
+.plots svg { width: 100%; height: auto; display: block; }
+.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); gap: .9rem; }
+figure { margin: 0; padding: .7rem; } figure img { width: 100%; display: block; image-rendering: pixelated; }
+figure.last { max-width: 34rem; margin-bottom: .9rem; } figcaption { color: var(--soft); font-size: .82rem; margin-top: .4rem; }
+pre { padding: .8rem 1rem; overflow-x: auto; font: 13px/1.45 ui-monospace, monospace; }
+svg text { font: 12px system-ui, sans-serif; fill: var(--soft); } svg text.title { font-size: 13px; font-weight: 600;
+  fill: var(--ink); } svg path { fill: none; stroke-linejoin: round; stroke-linecap: round; stroke-width: 1.6; }
+svg .line0 { stroke: var(--main); } svg .line1 { stroke: var(--main); }
+svg line.line0, svg line.line1 { stroke-width: 3; } .loss svg .line0 { stroke: var(--raw); }
+svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
+)";
+
+class Page {
+ public:
+  explicit Page(const std::string& title) {
+    text_ = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" + escape_html(title) +
+            " - mote</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<h1>" + escape_html(title) + "</h1>\n";
+  }
+  void html(const std::string& part) { text_ += part; }
+  void heading(const std::string& title) { text_ += "<h2>" + escape_html(title) + "</h2>\n"; }
+  void note(const std::string& text) { text_ += "<p class=\"none\">" + escape_html(text) + "</p>\n"; }
+  void number(const std::string& name, const std::string& value) {
+    text_ += "<div><b>" + escape_html(value) + "</b><span>" + escape_html(name) + "</span></div>\n";
+  }
+  std::string finish() { return text_ + "</body>\n</html>\n"; }
+
+ private:
+  std::string text_;
+};
+
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", value);
+  return text;
+}
+
+double median(std::vector<double> values) {
+  std::erase_if(values, [](double value) { return !std::isfinite(value); });
+  if (values.empty()) return NAN;
+  std::nth_element(values.begin(), values.begin() + long(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+void add_numbers(Page& page, const std::string& folder, const Log& log) {
+  page.html("<div class=\"numbers\">\n");
+  std::string problem;
+  try {
+    CheckpointSummary summary = read_checkpoint_summary(folder + "/" + kCheckpointFile);
+    const Checkpoint& c = summary.checkpoint;
+    page.number("steps in the checkpoint", count_text(c.step));
+    page.number("images seen", count_text(c.images));
+    page.number("epochs", short_number(c.data_count > 0 ? double(c.images) / double(c.data_count) : 0));
+    page.number("parameters", count_text(summary.elements["model"]));
+    page.number("data", c.data + " (" + count_text(c.data_count) + ")");
+    page.number("image", concat_text(c.unet.size, " x ", c.unet.size, " x ", c.unet.channels));
+    page.number("schedule, T", c.schedule + ", " + count_text(c.T));
+    page.number("seed", std::to_string(c.seed));
+    page.number("checkpoint", bytes_text(summary.bytes));
+    page.number("checkpoint hash", c.hash);
+  } catch (const Error& error) {
+    problem = error.what();
+  }
+  if (!log.step.empty()) {
+    std::vector<double> smooth = smoothed(log.loss);
+    page.number("loss, smoothed", short_number(smooth.back()));
+    page.number("loss, last record", short_number(log.loss.back()));
+    page.number("images a second, median", short_number(median(log.images_per_s)));
+    page.number("waiting for data, median", short_number(median(log.data_ms)) + " ms");
+    page.number("training time", seconds_text(log.seconds));
+    double most = 0;
+    for (double value : log.rss_mib)
+      if (value > most) most = value;
+    page.number("memory, largest", short_number(most) + " MiB");
+  }
+  page.html("</div>\n");
+  if (!problem.empty()) page.note("The checkpoint could not be read: " + problem);
+}
+
+void add_curves(Page& page, const Log& log) {
+  page.heading("Curves");
+  if (log.step.empty()) return page.note("No record in log.jsonl yet.");
+  auto [least, most] = std::minmax_element(log.loss.begin(), log.loss.end());
+  page.html("<div class=\"plots\"><div class=\"loss\">\n");
+  page.html(svg_plot({"Loss", "step", {{"each record", log.step, log.loss}, {"smoothed", log.step, smoothed(log.loss)}},
+                      *least > 0 && *most > 4 * *least}));
+  page.html("</div>\n");
+  page.html(svg_plot({"Learning rate", "step", {{"", log.step, log.lr}}, false}));
+  page.html(svg_plot({"Gradient norm before clipping", "step", {{"", log.step, log.grad_norm}}, true}));
+  page.html(svg_plot({"Images a second", "step", {{"", log.step, log.images_per_s}}, false}));
+  page.html("</div>\n");
+  if (log.bad_lines > 0) page.note(concat_text(log.bad_lines, " lines of log.jsonl could not be read."));
+}
+
+void add_grids(Page& page, const std::string& folder) {
+  page.heading("Samples");
+  std::vector<std::string> files = grid_files(folder);
+  if (files.empty()) return page.note("No sample grid yet.");
+  auto figure = [&](const std::string& file, const char* style) {
+    std::string name = fs::path(file).stem().string();
+    std::string digits = name.substr(name.find('_') + 1);
+    digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size() - 1));
+    page.html(std::string("<figure class=\"") + style + "\"><img alt=\"samples after step " + escape_html(digits) +
+              "\" src=\"data:image/png;base64," + base64(io::read_file(file, kMostGridBytes)) +
+              "\"><figcaption>after step " + escape_html(digits) + "</figcaption></figure>\n");
+  };
+  figure(files.back(), "last");
+  files.pop_back();
+  if (files.empty()) return;
+  page.html("<div class=\"grids\">\n");
+  for (const std::string& file : files) figure(file, "earlier");
+  page.html("</div>\n");
+}
+
+}  // namespace
+
+std::string write_report(const std::string& folder) {
+  if (!fs::is_directory(folder)) fail(Error::Kind::data, "report: there is no run folder at ", folder);
+  if (!fs::exists(folder + "/config.toml") && !fs::exists(folder + "/log.jsonl") && !fs::exists(folder + "/" + kCheckpointFile))
+    fail(Error::Kind::data, "report: ", folder, " is not a run: it has no config.toml, log.jsonl or ", kCheckpointFile);
+  Log log = read_log(folder + "/log.jsonl");
+  std::string name = fs::path(folder).lexically_normal().filename().string();
+  Page page(name.empty() || name == "." ? fs::absolute(folder).lexically_normal().parent_path().filename().string() : name);
+  page.html("<p class=\"sub\">A diffusion model trained with mote</p>\n");
+  add_numbers(page, folder, log);
+  add_grids(page, folder);
+  add_curves(page, log);
+  page.heading("Configuration");
+  std::string config = read_text(folder + "/config.toml");
+  if (config.empty())
+    page.note("config.toml is missing.");
+  else
+    page.html("<pre>" + escape_html(config) + "</pre>\n");
+  std::string path = folder + "/report.html";
+  io::write_file_atomic(path, page.finish());
+  return path;
+}
+
+}  // namespace mote::apps

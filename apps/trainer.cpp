@@ -1,0 +1,390 @@
+#include "apps/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "apps/dataset.h"
+#include "apps/draw.h"
+#include "apps/progress.h"
+#include "apps/report.h"
+#include "apps/run_dir.h"
+#include "apps/signals.h"
+#include "tensor/allocator.h"
+#include "tensor/io/file.h"
+#include "tensor/io/image.h"
+
+namespace mote::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+constexpr uint64_t kTrain = 0x747261696e;   // "train": key of the stream that steps draw from
+constexpr uint64_t kGridSeed = 0;           // noise of the grids: the same at every step, so that they can be compared
+
+// ---- Before the first step -----------------------------------------------------------------------------------------
+
+void check_job(const TrainJob& job) {
+  auto given = [&](const char* name) { return std::find(job.given.begin(), job.given.end(), name) != job.given.end(); };
+  if (job.resume && job.overwrite)
+    fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
+  if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
+  require_f32(job.common, "train");
+  if (job.resume) return;   // the network is that of the run; merge_for_resume compares the flags
+  for (const char* name : {"base", "mult", "blocks", "attention", "heads"})
+    if (given(name) && job.config.unet != "custom")
+      fail(Error::Kind::usage, "--", name, ": only with --unet custom (it is '", job.config.unet, "')");
+  validate(job.config);
+}
+
+Checkpoint load_to_resume(const TrainJob& job) {
+  Checkpoint checkpoint =
+      job.ckpt.empty() ? load_from_run(job.out, "to continue from it, add --ckpt {}") : load_checkpoint(job.ckpt);
+  if (checkpoint.train.empty() || checkpoint.m.empty() || checkpoint.v.empty() || checkpoint.model.empty())
+    fail(Error::Kind::checkpoint, checkpoint.path,
+         ": holds weights only (it was exported); a run is resumed from a checkpoint that training wrote");
+  return checkpoint;
+}
+
+Dataset load_data(const TrainConfig& config) {
+  Dataset data = load_dataset({.spec = config.data, .split = "train", .size = config.size, .channels = config.channels,
+                               .limit = config.limit});
+  if (data.images.size(1) != data.images.size(2))
+    fail(Error::Kind::usage, "--data ", config.data, ": images are ", data.images.size(1), "x", data.images.size(2),
+         ", and training needs square ones; give --size N to make them N x N");
+  if (config.class_cond && data.classes() == 0)
+    fail(Error::Kind::usage, "--class-cond: the data of --data ", config.data, " has no labels");
+  return data;
+}
+
+void copy_into(const nn::NamedTensors& views, const nn::NamedTensors& saved) {
+  std::map<std::string, Tensor> by_name = as_map(saved);
+  for (auto [name, view] : views) view.copy_(by_name.at(name));
+}
+
+/// The arena holds other weights while it lives: the averaged ones, for a grid.
+class SwappedWeights {
+ public:
+  SwappedWeights(Tensor& values, const Tensor& others) : values_(values) {
+    if (!others.defined()) return;
+    kept_ = values.clone();
+    values.copy_(others);
+  }
+  ~SwappedWeights() {
+    if (kept_.defined()) values_.copy_(kept_);
+  }
+  SwappedWeights(const SwappedWeights&) = delete;
+  SwappedWeights& operator=(const SwappedWeights&) = delete;
+
+ private:
+  Tensor& values_;
+  Tensor kept_;
+};
+
+struct Stopped {};   // a signal came while a grid was drawn
+
+// ---- The run -------------------------------------------------------------------------------------------------------
+
+class Trainer {
+ public:
+  Trainer(const TrainJob& job, Device device, RunDir& run, const TrainConfig& config, const Checkpoint* from);
+  TrainResult run();
+
+ private:
+  void say_plan() const;
+  void step();
+  void log();
+  void save();
+  void sample();
+  bool due(int64_t every) const { return every > 0 && step_ % every == 0; }
+  [[noreturn]] void diagnose(const std::string& what, const Generator& dropout);
+  Tensor loss_of(const Batch& batch, const StepDraws& draws);
+
+  const TrainJob& job_;
+  Device device_;
+  RunDir& run_;
+  TrainConfig config_;
+  Dataset data_;
+  Schedule schedule_;
+  Prediction prediction_;
+  nn::UNet unet_;
+  std::optional<nn::Arena> arena_;
+  std::optional<nn::Optimizer> optimizer_;
+  std::optional<BatchLoader> loader_;
+  Progress progress_;
+
+  int64_t step_ = 0;        // steps done
+  int64_t saved_step_ = -1, sampled_step_ = -1;
+  std::string saved_hash_;
+  Batch batch_;             // of the step that runs, for diagnose
+  StepDraws draws_;
+  // since the last log record
+  int64_t window_steps_ = 0;
+  double window_loss_ = 0, window_seconds_ = 0, window_wait_ = 0, grad_norm_ = 0, last_loss_ = NAN, lr_ = 0;
+  double trained_seconds_ = 0, shown_loss_ = NAN;
+  int64_t trained_steps_ = 0;
+};
+
+Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainConfig& config, const Checkpoint* from)
+    : job_(job), device_(device), run_(run), config_(config), data_(load_data(config)),
+      schedule_(Schedule::named(config.schedule, config.T)), prediction_(prediction_named(config.prediction)),
+      unet_(unet_config(config, data_.images.size(1), data_.images.size(3), config.class_cond ? data_.classes() : 0),
+            config.seed),
+      progress_("train", from ? from->step : 0, config.steps, "step", job.common.quiet) {
+  config_.dropout = unet_.config().dropout;
+  unet_.set_recompute(config_.recompute);
+  if (config_.sample_count > 0)
+    plan_sampler(schedule_, {.name = "ddim", .steps = std::min(config_.sample_steps, config_.T)});
+  if (from) {
+    if (data_.hash != from->data_hash)
+      fail(Error::Kind::data, "--resume: the data of '", config.data, "' is not what this run was trained on: its hash is ",
+           data_.hash, " (", data_.count(), " images), the run has ", from->data_hash, " (", from->data_count,
+           " images of '", from->data, "')");
+    if (!(unet_.config() == from->unet))
+      fail(Error::Kind::checkpoint, from->path, ": holds another UNet than this run: ", nn::to_json(from->unet),
+           "\n  expected ", nn::to_json(unet_.config()));
+    unet_.load_state(as_map(from->model));
+    unet_.generator() = from->random;
+    step_ = saved_step_ = from->step;
+    saved_hash_ = from->hash;
+  }
+  unet_.to(device_);
+  arena_.emplace(unet_);
+  optimizer_.emplace(*arena_, optimizer_options(config_));
+  if (from) {
+    copy_into(arena_->views(optimizer_->m()), from->m);
+    copy_into(arena_->views(optimizer_->v()), from->v);
+    if (config_.ema > 0) {
+      if (from->ema.empty()) fail(Error::Kind::checkpoint, from->path, ": the averaged weights (ema.*) are missing");
+      copy_into(arena_->views(optimizer_->ema()), from->ema);
+    }
+    optimizer_->set_steps(from->step);
+  }
+}
+
+void Trainer::say_plan() const {
+  if (job_.common.quiet) return;
+  const nn::UNetConfig& unet = unet_.config();
+  int64_t weights = unet_.parameter_count() * 4;
+  int64_t image = unet.size * unet.size * unet.channels;
+  std::fprintf(stderr, "data       %s: %s images of %lldx%lldx%lld%s\n", data_.name.c_str(),
+               count_text(data_.count()).c_str(), static_cast<long long>(unet.size), static_cast<long long>(unet.size),
+               static_cast<long long>(unet.channels),
+               unet.classes > 0 ? concat_text(", ", unet.classes, " classes").c_str() : "");
+  std::fprintf(stderr, "network    %s: %s parameters, predicts %s; %s schedule, T %lld\n", config_.unet.c_str(),
+               count_text(unet_.parameter_count()).c_str(), name_of(prediction_), config_.schedule.c_str(),
+               static_cast<long long>(config_.T));
+  std::fprintf(stderr, "memory     weights %s, gradients %s, moments %s, average %s, images %s, batch of %lld %s; "
+               "activations are measured in step 1\n",
+               bytes_text(weights).c_str(), bytes_text(weights).c_str(), bytes_text(2 * weights).c_str(),
+               bytes_text(config_.ema > 0 ? weights : 0).c_str(), bytes_text(data_.images.nbytes()).c_str(),
+               static_cast<long long>(config_.batch), bytes_text(4 * config_.batch * image * 4).c_str());
+  std::fprintf(stderr, "run        %s, steps %lld to %lld on %s\n", run_.path().c_str(), static_cast<long long>(step_ + 1),
+               static_cast<long long>(config_.steps), concat_text(device_).c_str());
+}
+
+Tensor Trainer::loss_of(const Batch& batch, const StepDraws& draws) {
+  Tensor x0 = batch.images.to(device_), noise = draws.noise.to(device_), t = draws.t.to(device_);
+  Tensor ids;
+  if (unet_.config().classes > 0) {
+    Tensor labels = batch.labels.clone();
+    for (size_t i = 0; i < draws.hidden.size(); ++i)
+      if (draws.hidden[i]) labels.data<int64_t>()[i] = unet_.config().classes;
+    ids = labels.to(device_);
+  }
+  Tensor x = q_sample(schedule_, x0, t, noise);
+  Tensor target = training_target(schedule_, prediction_, x0, t, noise);
+  return mse_loss(unet_.forward(x, t.to(DType::f32), ids), target);
+}
+
+void Trainer::step() {
+  Clock::time_point begun = Clock::now();
+  batch_ = loader_->next();
+  double waited = seconds_since(begun);
+  double label_dropout = unet_.config().classes > 0 ? config_.label_dropout : 0;
+  draws_ = draw_step(config_.seed, step_, batch_.images.shape(), config_.T, label_dropout);
+  Generator dropout = unet_.generator();   // to repeat the step if it fails
+  lr_ = optimizer_->lr();
+  arena_->zero_grad();
+  Tensor loss = loss_of(batch_, draws_);
+  last_loss_ = loss.item();
+  if (!std::isfinite(last_loss_)) diagnose(concat_text("the loss is ", last_loss_), dropout);
+  backward(loss);
+  try {
+    grad_norm_ = optimizer_->step();
+  } catch (const Error& error) {
+    if (error.kind() != Error::Kind::numeric) throw;
+    diagnose(error.what(), dropout);
+  }
+  ++step_;
+  ++trained_steps_;
+  ++window_steps_;
+  window_loss_ += last_loss_;
+  window_wait_ += waited;
+  double passed = seconds_since(begun);
+  window_seconds_ += passed;
+  trained_seconds_ += passed;
+  shown_loss_ = std::isnan(shown_loss_) ? last_loss_ : 0.98 * shown_loss_ + 0.02 * last_loss_;
+}
+
+/// Finds the first tensor that is not finite: a weight, the input, or the output of an op in the step run once more.
+void Trainer::diagnose(const std::string& what, const Generator& dropout) {
+  std::string found;
+  try {
+    require_finite("parameter", arena_->views(arena_->values()));
+    require_finite("input", {{"images", batch_.images}});
+    unet_.generator() = dropout;
+    NoGrad no_grad;
+    Watch watch([](const char* op, const Tensor& y) { require_finite("output of", {{op, y}}); });
+    loss_of(batch_, draws_);
+    found = what;   // forward is finite, so it is a gradient, which the optimizer has named
+  } catch (const Error& error) {
+    if (error.kind() != Error::Kind::numeric) throw;
+    found = what + "; the first bad tensor: " + error.what();
+  }
+  std::string kept = saved_step_ >= 0 ? concat_text("the checkpoint of step ", saved_step_, " (",
+                                                    run_.file(kCheckpointFile), ") is kept")
+                                      : std::string("no checkpoint had been written yet");
+  fail(Error::Kind::numeric, "training step ", step_ + 1, ": ", found, "\n  ", kept,
+       "; a smaller --lr (now ", number_text(config_.lr), ") or a smaller --clip may help");
+}
+
+void Trainer::log() {
+  nlohmann::ordered_json record = {{"step", step_}, {"images", step_ * config_.batch},
+                                   {"loss", window_loss_ / double(window_steps_)}, {"lr", lr_},
+                                   {"grad_norm", grad_norm_},
+                                   {"images_per_s", double(window_steps_ * config_.batch) / window_seconds_},
+                                   {"data_ms", 1000 * window_wait_ / double(window_steps_)},
+                                   {"rss_mib", double(resident_bytes()) / (1 << 20)}};
+  run_.append_log(record.dump());
+  window_steps_ = 0;
+  window_loss_ = window_seconds_ = window_wait_ = 0;
+}
+
+void Trainer::save() {
+  if (saved_step_ == step_) return;
+  Checkpoint c;
+  c.step = step_;
+  c.images = step_ * config_.batch;
+  c.seed = config_.seed;
+  c.random = unet_.generator();
+  c.unet = unet_.config();
+  c.schedule = config_.schedule;
+  c.T = config_.T;
+  c.prediction = prediction_;
+  c.data = config_.data;
+  c.data_hash = data_.hash;
+  c.data_count = data_.count();
+  c.class_names = data_.class_names;
+  c.train = to_json(config_);
+  c.model = arena_->views(arena_->values());
+  c.m = arena_->views(optimizer_->m());
+  c.v = arena_->views(optimizer_->v());
+  if (optimizer_->ema().defined()) c.ema = arena_->views(optimizer_->ema());
+  save_in_run(run_.path(), c);
+  saved_step_ = step_;
+  saved_hash_ = c.hash;
+}
+
+void Trainer::sample() {
+  if (config_.sample_count == 0 || sampled_step_ == step_) return;
+  DrawOptions draw{.sampler = {.name = "ddim", .steps = std::min(config_.sample_steps, config_.T), .prediction = prediction_},
+                   .count = config_.sample_count, .batch = std::min<int64_t>(config_.sample_count, 64), .seed = kGridSeed,
+                   .class_ids = {}};
+  if (int64_t classes = unet_.config().classes; classes > 0) {
+    draw.class_ids = arange(draw.count);
+    for (int64_t i = 0; i < draw.count; ++i) draw.class_ids.data<int64_t>()[i] = i % classes;
+  }
+  SwappedWeights averaged(arena_->values(), optimizer_->ema());
+  Tensor images = draw_images(unet_, schedule_, draw, device_, [&](int64_t, const Tensor&, int64_t done, int64_t total) {
+    if (stop_signal()) throw Stopped{};
+    progress_.update(step_, concat_text("drawing samples ", done, "/", total));
+  });
+  io::save_png(run_.sample_file(step_), io::image_grid(images, grid_columns(draw.count)));
+  sampled_step_ = step_;
+}
+
+TrainResult Trainer::run() {
+  if (job_.overwrite) run_.clear();
+  std::filesystem::create_directories(run_.file("samples"));
+  io::write_file_atomic(run_.file("config.toml"), to_toml(config_));
+  run_.truncate_log(step_);
+  say_plan();
+  watch_signals("\nmote: finishing this step and saving; once more to stop at once\n");
+  Clock::time_point begun = Clock::now();
+  if (step_ < config_.steps)
+    loader_.emplace(data_, config_.batch, config_.seed, config_.flip, step_);
+  else
+    progress_.say(concat_text("the run already has its ", step_, " steps; a larger --steps would continue it"));
+  bool first = true;
+  try {
+    while (step_ < config_.steps && !stop_signal()) {
+      step();
+      if (first)
+        progress_.say(concat_text("step 1 took ", seconds_text(trained_seconds_), ", memory at its peak ",
+                                  bytes_text(Allocator::of(device_).stats().peak)));
+      first = false;
+      char text[64];
+      std::snprintf(text, sizeof text, "loss %.4f", shown_loss_);
+      progress_.update(step_, text);
+      if (due(config_.log_every) || step_ == config_.steps) log();
+      if (due(config_.save_every)) save();
+      if (due(config_.sample_every)) sample();
+    }
+    if (!stop_signal()) {
+      save();   // before the last grid, which takes a while
+      sample();
+    }
+  } catch (const Stopped&) {
+  }
+  save();
+  progress_.finish();
+
+  TrainResult result;
+  result.run = run_.path();
+  result.checkpoint = run_.file(kCheckpointFile);
+  result.checkpoint_hash = saved_hash_;
+  result.step = step_;
+  result.images = step_ * config_.batch;
+  result.parameters = unet_.parameter_count();
+  result.peak_bytes = Allocator::of(device_).stats().peak;
+  result.loss = shown_loss_;
+  result.seconds = seconds_since(begun);
+  result.images_per_s = trained_steps_ > 0 ? double(trained_steps_ * config_.batch) / trained_seconds_ : 0;
+  result.signal = stop_signal();
+  result.report = write_report(run_.path());
+  return result;
+}
+
+}  // namespace
+
+StepDraws draw_step(uint64_t seed, int64_t step, const Shape& images, int64_t T, double label_dropout) {
+  Generator generator = Generator{seed}.fork(kTrain).fork(uint64_t(step));
+  StepDraws draws;
+  draws.t = randint(0, T, {images[0]}, generator);
+  draws.noise = normal(images, DType::f32, generator);
+  if (label_dropout > 0) {
+    Tensor chance = uniform({images[0]}, DType::f32, generator);
+    for (int64_t i = 0; i < images[0]; ++i) draws.hidden.push_back(chance.data<float>()[i] < label_dropout);
+  }
+  return draws;
+}
+
+TrainResult train(const TrainJob& job) {
+  check_job(job);
+  Device device = start(job.common);
+  RunDir run(job.out, job.resume      ? RunDir::Open::resume
+                      : job.overwrite ? RunDir::Open::overwrite
+                                      : RunDir::Open::fresh);
+  if (!job.resume) return Trainer(job, device, run, job.config, nullptr).run();
+  Checkpoint from = load_to_resume(job);
+  TrainConfig config = merge_for_resume(train_config_from_json(from.train), job.config, job.given);
+  validate(config);
+  return Trainer(job, device, run, config, &from).run();
+}
+
+}  // namespace mote::apps

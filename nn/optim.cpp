@@ -1,0 +1,137 @@
+#include "nn/optim.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace mote::nn {
+namespace {
+
+double norm(const Tensor& x) {
+  Tensor squares = empty({1}, DType::f64, x.device());
+  kernel::sum_squares(squares, x);
+  return std::sqrt(squares.item());
+}
+
+// 64 bytes, one cache line: no two parameters share one, and vector loads at a parameter's start are aligned.
+constexpr int64_t kAlignment = 16;
+
+}  // namespace
+
+// ---- Arena ---------------------------------------------------------------------------------------------------------
+
+Arena::Arena(Module& module) : alive_(std::make_shared<char>()) {
+  auto slots = module.slots();
+  check(!slots.empty(), "Arena: the module has no parameters");
+  Device device = slots.front().second->value.device();
+  int64_t total = 0;
+  for (const auto& [name, parameter] : slots) {
+    const Tensor& value = parameter->value;
+    check(value.dtype() == DType::f32 && value.device() == device, "Arena: parameters must be f32 on one device: '",
+          name, "' is ", describe(value), " on ", value.device(), ", the first one is on ", device);
+    check(parameter->arena.expired(), "Arena: '", name, "' lies in another Arena");
+    names_.push_back(name);
+    shapes_.push_back(value.shape());
+    offsets_.push_back(total);
+    total += (value.numel() + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  values_ = zeros({total}, DType::f32, device);
+  grads_ = zeros({total}, DType::f32, device);
+  NamedTensors values = views(values_), grads = views(grads_);
+  for (size_t i = 0; i < slots.size(); ++i) {
+    Module::Parameter& parameter = *slots[i].second;
+    Tensor& value = values[i].second;
+    value.copy_(parameter.value);
+    value.requires_grad();
+    value.set_grad(grads[i].second);
+    parameter.value = value;
+    parameter.arena = alive_;
+  }
+}
+
+double Arena::grad_norm() const { return norm(grads_); }
+
+NamedTensors Arena::views(const Tensor& flat) const {
+  check(flat.shape() == values_.shape(), "Arena::views: needs a tensor laid out like ", describe(values_), ", got ",
+        describe(flat));
+  NamedTensors all;
+  for (size_t i = 0; i < names_.size(); ++i)
+    all.emplace_back(names_[i], flat.detach().rows(offsets_[i], offsets_[i] + shapes_[i].numel()).view(shapes_[i]));
+  return all;
+}
+
+// ---- Schedules -----------------------------------------------------------------------------------------------------
+
+void OptimizerOptions::validate() const {
+  std::string problems;
+  auto require = [&](bool holds, const auto&... parts) {
+    if (!holds) problems += concat_text("\n  ", parts...);
+  };
+  require(lr >= 0 && std::isfinite(lr), "lr must be finite and not negative, got ", lr);
+  require(beta1 >= 0 && beta1 < 1, "beta1 must be in [0, 1), got ", beta1);
+  require(beta2 >= 0 && beta2 < 1, "beta2 must be in [0, 1), got ", beta2);
+  require(eps > 0 && std::isfinite(eps), "eps must be finite and positive, got ", eps);
+  require(weight_decay >= 0 && std::isfinite(weight_decay), "weight_decay must be finite and not negative, got ",
+          weight_decay);
+  require(clip >= 0, "clip must not be negative (0: no clipping), got ", clip);
+  require(warmup >= 0, "warmup must not be negative, got ", warmup);
+  require(schedule == "constant" || schedule == "cosine", "schedule must be constant or cosine, got '", schedule, "'");
+  require(schedule != "cosine" || total_steps > 0, "a cosine schedule needs total_steps > 0, got ", total_steps);
+  require(ema >= 0 && ema < 1, "ema must be in [0, 1) (0: none), got ", ema);
+  if (!problems.empty()) fail(Error::Kind::usage, "optimizer options:", problems);
+}
+
+double learning_rate(const OptimizerOptions& options, int64_t step) {
+  double rate = options.lr;
+  if (options.warmup > 0) rate *= std::min(double(step + 1) / double(options.warmup), 1.0);
+  if (options.schedule == "cosine") {
+    double done = std::min(double(step) / double(options.total_steps), 1.0);
+    rate *= (1 + std::cos(std::numbers::pi * done)) / 2;
+  }
+  return rate;
+}
+
+double ema_decay(const OptimizerOptions& options, int64_t step) {
+  return step == 0 ? 0 : std::min(options.ema, double(1 + step) / double(10 + step));
+}
+
+// ---- Optimizer -----------------------------------------------------------------------------------------------------
+
+Optimizer::Optimizer(Arena& arena, const OptimizerOptions& options) : arena_(arena), options_(options) {
+  options_.validate();
+  m_ = arena_.like();
+  v_ = arena_.like();
+  if (options_.ema > 0) ema_ = arena_.values().clone();
+}
+
+void Optimizer::set_steps(int64_t steps) {
+  check(steps >= 0, "Optimizer::set_steps: steps must not be negative, got ", steps);
+  steps_ = steps;
+}
+
+double Optimizer::step() {
+  double grad_norm = arena_.grad_norm();
+  if (!std::isfinite(grad_norm)) {
+    for (const auto& [name, grad] : arena_.views(arena_.grads()))
+      if (!std::isfinite(norm(grad)))
+        fail(Error::Kind::numeric, "Optimizer::step: the gradient of '", name, "' is not finite at step ", steps_,
+             " (learning rate ", lr(), "); nothing was changed");
+    // Every parameter is finite, yet their sum is not: a gap was written, which breaks what AdamW relies on.
+    fail(Error::Kind::numeric, "Optimizer::step: the gradient arena is not finite between its parameters");
+  }
+  AdamW update;
+  update.lr = lr();
+  update.beta1 = options_.beta1;
+  update.beta2 = options_.beta2;
+  update.eps = options_.eps;
+  update.weight_decay = options_.weight_decay;
+  update.step = steps_ + 1;
+  update.grad_scale = options_.clip > 0 && grad_norm > options_.clip ? options_.clip / grad_norm : 1;
+  update.ema_decay = ema_decay(options_, steps_);
+  kernel::adamw(arena_.values(), arena_.grads(), m_, v_, ema_, update);
+  arena_.values().bump_version();   // a graph recorded before this step must not be walked after it (Saved)
+  ++steps_;
+  return grad_norm;
+}
+
+}  // namespace mote::nn

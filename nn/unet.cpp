@@ -1,0 +1,303 @@
+#include "nn/unet.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace mote::nn {
+
+// ---- Config --------------------------------------------------------------------------------------------------------
+
+UNetConfig UNetConfig::preset(const std::string& name) {
+  UNetConfig config;
+  if (name == "tiny") {
+    config.base = 16;
+    config.multipliers = {1, 2};
+    config.blocks = 1;
+    config.dropout = 0;
+  } else if (name == "cifar10") {
+    config.size = 32;
+    config.channels = 3;
+    config.base = 128;
+    config.multipliers = {1, 2, 2, 2};
+    config.attention = {16};
+  } else if (name != "fmnist") {   // the defaults are fmnist
+    fail(Error::Kind::usage, "unet preset '", name, "' is not known; there are tiny, fmnist, cifar10");
+  }
+  return config;
+}
+
+bool UNetConfig::attends(int64_t level) const {
+  return std::find(attention.begin(), attention.end(), size >> level) != attention.end();
+}
+
+UNetConfig& UNetConfig::fit(int64_t new_size, int64_t new_channels) {
+  validate();
+  UNetConfig fitted = *this;
+  fitted.size = new_size;
+  fitted.channels = new_channels;
+  fitted.attention.clear();
+  for (int64_t level = 0; level < levels(); ++level)
+    if (attends(level)) fitted.attention.push_back(new_size >> level);
+  fitted.validate();
+  return *this = fitted;
+}
+
+void UNetConfig::validate() const {
+  std::string problems;
+  auto require = [&](bool holds, const auto&... parts) {
+    if (!holds) problems += concat_text("\n  ", parts...);
+    return holds;
+  };
+  // The upper bounds are far above any use; they catch a typo or a damaged file before memory is asked for.
+  bool sane = require(size >= 1 && size <= 16384, "size must be 1 to 16384, got ", size);
+  require(channels >= 1 && channels <= 4096, "channels must be 1 to 4096, got ", channels);
+  sane &= require(base >= 4 && base <= 4096 && base % 4 == 0, "base must be 4 to 4096 in steps of 4, got ", base);
+  sane &= require(levels() >= 1 && levels() <= 10, "multipliers must have 1 to 10 entries, got ", levels());
+  for (int64_t multiplier : multipliers)
+    sane &= require(multiplier >= 1 && multiplier <= 64, "multipliers must be 1 to 64, got ", multiplier);
+  require(blocks >= 1 && blocks <= 100, "blocks must be 1 to 100, got ", blocks);
+  sane &= require(heads >= 1 && heads <= 4096, "heads must be 1 to 4096, got ", heads);
+  require(dropout >= 0 && dropout < 1, "dropout must be in [0, 1), got ", dropout);
+  require(classes >= 0 && classes <= 10000000, "classes must be 0 to 10000000, got ", classes);
+  if (sane) {
+    int64_t step = int64_t(1) << (levels() - 1);
+    if (require(size % step == 0, "size ", size, " must divide by ", step, " = 2^(levels - 1)"))
+      for (int64_t resolution : attention) {
+        bool found = false;
+        for (int64_t level = 0; level < levels(); ++level) found |= size >> level == resolution;
+        require(found, "attention resolution ", resolution, " is none of the levels: ", size, " halved 0 to ",
+                levels() - 1, " times");
+      }
+    // Widths that a GroupNorm meets: of each level, and of h joined to a skip, which comes from this level or, at its
+    // last block, from the one above.
+    auto grouped = [&](int64_t width) {
+      require(width % groups(width) == 0, "a width of ", width, " channels does not divide into ", groups(width),
+              " groups");
+    };
+    for (int64_t level = 0; level < levels(); ++level) {
+      int64_t width = base * multipliers[level];
+      int64_t below = level + 1 < levels() ? base * multipliers[level + 1] : width;
+      int64_t above = level > 0 ? base * multipliers[level - 1] : base;
+      for (int64_t met : {above, width, below + width, width + width, width + above}) grouped(met);
+      if (level + 1 == levels() || attends(level))
+        require(width % heads == 0, heads, " heads do not divide a width of ", width, " channels");
+    }
+  }
+  if (!problems.empty()) fail(Error::Kind::usage, "unet config:", problems);
+}
+
+// ---- Config as json ------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// Calls visit(key, member) for every field, so that writing and reading cannot disagree.
+template <class Config, class Visit>
+void for_fields(Config& config, const Visit& visit) {
+  visit("size", config.size);
+  visit("channels", config.channels);
+  visit("base", config.base);
+  visit("multipliers", config.multipliers);
+  visit("blocks", config.blocks);
+  visit("attention", config.attention);
+  visit("heads", config.heads);
+  visit("dropout", config.dropout);
+  visit("classes", config.classes);
+}
+
+// Json converts 1.5 or true to an int64_t silently; here a whole number must be written as one.
+bool fits(const nlohmann::json& value, const int64_t&) {
+  return value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > uint64_t(INT64_MAX));
+}
+bool fits(const nlohmann::json& value, const double&) { return value.is_number(); }
+bool fits(const nlohmann::json& value, const std::vector<int64_t>&) {
+  return value.is_array() &&
+         std::all_of(value.begin(), value.end(), [](const nlohmann::json& item) { return fits(item, int64_t{}); });
+}
+
+}  // namespace
+
+std::string to_json(const UNetConfig& config) {
+  nlohmann::ordered_json object;
+  for_fields(config, [&](const char* key, const auto& value) { object[key] = value; });
+  return object.dump();
+}
+
+UNetConfig unet_config_from_json(const std::string& text) {
+  nlohmann::json object = nlohmann::json::parse(text, nullptr, false);
+  if (!object.is_object()) fail(Error::Kind::checkpoint, "unet config: not a json object: ", text.substr(0, 80));
+  UNetConfig config;
+  std::string problems;
+  for_fields(config, [&](const char* key, auto& value) {
+    auto found = object.find(key);
+    if (found == object.end()) {
+      problems += concat_text("\n  missing key '", key, "'");
+    } else if (!fits(*found, value)) {
+      problems += concat_text("\n  key '", key, "' has a value of the wrong type: ", found->dump().substr(0, 80));
+    } else {
+      value = found->template get<std::decay_t<decltype(value)>>();
+    }
+    object.erase(key);
+  });
+  for (const auto& item : object.items()) problems += concat_text("\n  unknown key '", item.key(), "'");
+  if (!problems.empty()) fail(Error::Kind::checkpoint, "unet config:", problems);
+  try {
+    config.validate();
+  } catch (const Error& error) {
+    fail(Error::Kind::checkpoint, error.what());
+  }
+  return config;
+}
+
+// ---- Building ------------------------------------------------------------------------------------------------------
+
+namespace {
+
+const UNetConfig& validated(const UNetConfig& config) {
+  config.validate();
+  return config;
+}
+
+// A convolution of stride 2 on an even size pads right and bottom only, as the published weights were trained.
+constexpr Conv2dSpec kHalve{2, 0, 1, 0, 1};
+
+}  // namespace
+
+UNet::UNet(const UNetConfig& config, uint64_t seed)
+    : Module("unet"),
+      config_(validated(config)),
+      generator_(Init(seed).at("dropout").generator()),
+      conv_in_(config.channels, config.base, 3, Init(seed).at("conv_in")),
+      time1_(config.base, 4 * config.base, Init(seed).at("time_embedding.linear_1")),
+      time2_(4 * config.base, 4 * config.base, Init(seed).at("time_embedding.linear_2")),
+      norm_out_(config.base * config.multipliers[0], UNetConfig::groups(config.base * config.multipliers[0])),
+      conv_out_(config.base * config.multipliers[0], config.channels, 3, Init(seed).at("conv_out"), 0) {
+  add_child("conv_in", conv_in_);
+  add_child("time_embedding.linear_1", time1_);
+  add_child("time_embedding.linear_2", time2_);
+  if (config.classes > 0) {
+    class_embedding_.emplace(config.classes + 1, 4 * config.base, Init(seed).at("class_embedding"));
+    add_child("class_embedding", *class_embedding_);
+  }
+  build(Init(seed));
+  add_child("conv_norm_out", norm_out_);
+  add_child("conv_out", conv_out_);
+}
+
+void UNet::build(const Init& init) {
+  auto width_of = [&](int64_t level) { return config_.base * config_.multipliers[level]; };
+  int64_t last = config_.levels() - 1;
+  int64_t width = config_.base;
+  std::vector<int64_t> skips{width};   // widths in the order that forward pushes them
+  for (int64_t level = 0; level <= last; ++level) {
+    std::string name = concat_text("down_blocks.", level);
+    std::vector<int64_t> widths_in(config_.blocks, width_of(level));
+    widths_in[0] = width;
+    width = width_of(level);
+    fill(down_.emplace_back(), name, widths_in, width, config_.attends(level), init);
+    skips.insert(skips.end(), config_.blocks, width);
+    if (level == last) break;
+    name += ".downsamplers.0.conv";
+    add_child(name, down_.back().resample.emplace(width, width, 3, kHalve, init.at(name)));
+    skips.push_back(width);
+  }
+
+  fill(middle_, "mid_block", {width, width}, width, false, init);
+  add_child("mid_block.attentions.0",
+            middle_.attentions.emplace_back(width, config_.heads, init.at("mid_block.attentions.0")));
+
+  for (int64_t level = last; level >= 0; --level) {
+    std::string name = concat_text("up_blocks.", last - level);   // counted from the lowest resolution
+    std::vector<int64_t> widths_in;
+    for (int64_t block = 0; block <= config_.blocks; ++block) {
+      widths_in.push_back(width + skips.back());
+      skips.pop_back();
+      width = width_of(level);
+    }
+    fill(up_.emplace_back(), name, widths_in, width, config_.attends(level), init);
+    if (level == 0) break;
+    name += ".upsamplers.0.conv";
+    add_child(name, up_.back().resample.emplace(width, width, 3, init.at(name)));
+  }
+}
+
+void UNet::fill(Level& level, const std::string& name, const std::vector<int64_t>& widths_in, int64_t width,
+                bool attends, const Init& init) {
+  for (size_t i = 0; i < widths_in.size(); ++i) {
+    std::string resnet = concat_text(name, ".resnets.", i);
+    add_child(resnet, level.resnets.emplace_back(widths_in[i], width, 4 * config_.base, config_.dropout,
+                                                 init.at(resnet)));
+    if (!attends) continue;
+    std::string attention = concat_text(name, ".attentions.", i);
+    add_child(attention, level.attentions.emplace_back(width, config_.heads, init.at(attention)));
+  }
+}
+
+// ---- Forward -------------------------------------------------------------------------------------------------------
+
+void UNet::check_input(const Tensor& x, const Tensor& t, const Tensor& class_ids) const {
+  int64_t size = config_.size, channels = config_.channels;
+  check(x.defined() && x.ndim() == 4 && is_floating(x.dtype()) && x.shape() == Shape{x.size(0), size, size, channels},
+        "UNet: x must be a floating [N, ", size, ", ", size, ", ", channels, "], got ", describe(x));
+  check(t.defined() && t.dtype() == DType::f32 && t.shape() == Shape{x.size(0)},
+        "UNet: t must be one f32 time an image: x is ", describe(x), ", t is ", describe(t));
+  if (config_.classes == 0) {
+    check(!class_ids.defined(), "UNet: class ids given to an unconditional network: ", describe(class_ids));
+  } else {
+    check(class_ids.defined() && class_ids.dtype() == DType::i64 && class_ids.shape() == Shape{x.size(0)},
+          "UNet: a network of ", config_.classes, " classes needs one i64 class id an image (", config_.classes,
+          " = none): x is ", describe(x), ", class_ids is ", describe(class_ids));
+  }
+}
+
+/// silu of the time (and class) embedding [N, 4 base]: what every residual block projects to its width.
+Tensor UNet::embed(const Tensor& t, const Tensor& class_ids, DType dtype) const {
+  Tensor time = timestep_embedding(t, config_.base, dtype);
+  time = time2_.forward(silu(time1_.forward(time)));
+  if (class_embedding_) time = time + class_embedding_->forward(class_ids, dtype);
+  return silu(time);
+}
+
+/// A residual block on the parts joined along the channels. The join lies inside what is recomputed, so that the
+/// joined tensor, the widest of the network, is not kept either.
+Tensor UNet::run(const ResBlock& block, std::vector<Tensor> parts, const Tensor& time) {
+  auto forward = [this, &block](const std::vector<Tensor>& inputs) {
+    Tensor x = inputs.size() == 3 ? concat({inputs[0], inputs[1]}, 3) : inputs[0];
+    return block.forward(x, inputs.back(), generator_);
+  };
+  parts.push_back(time);
+  if (!recompute_) return forward(parts);
+  return checkpoint(forward, parts, &generator_);
+}
+
+Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids) {
+  Scope scope(name());
+  check_input(x, t, class_ids);
+  Tensor time = embed(t, class_ids, x.dtype());
+  Tensor h = conv_in_.forward(x);
+  std::vector<Tensor> skips{h};
+  for (const Level& level : down_) {
+    for (size_t i = 0; i < level.resnets.size(); ++i) {
+      h = run(level.resnets[i], {h}, time);
+      if (!level.attentions.empty()) h = level.attentions[i].forward(h);
+      skips.push_back(h);
+    }
+    if (!level.resample) continue;
+    h = level.resample->forward(h);
+    skips.push_back(h);
+  }
+  h = run(middle_.resnets[0], {h}, time);
+  h = middle_.attentions[0].forward(h);
+  h = run(middle_.resnets[1], {h}, time);
+  for (const Level& level : up_) {
+    for (size_t i = 0; i < level.resnets.size(); ++i) {
+      Tensor skip = std::move(skips.back());
+      skips.pop_back();
+      h = run(level.resnets[i], {h, skip}, time);
+      if (!level.attentions.empty()) h = level.attentions[i].forward(h);
+    }
+    if (level.resample) h = level.resample->forward(upsample_nearest(h));
+  }
+  return conv_out_.forward(norm_out_.forward(h, true));
+}
+
+}  // namespace mote::nn
