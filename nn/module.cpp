@@ -35,7 +35,7 @@ void Module::walk(Self& self, const std::string& prefix, const Visit& visit) {
 
 NamedTensors Module::parameters() const {
   NamedTensors all;
-  walk(*this, "", [&](const std::string& name, const Parameter& parameter) { all.emplace_back(name, parameter.value); });
+  walk(*this, "", [&](const std::string& name, const Parameter& slot) { all.emplace_back(name, slot.value); });
   return all;
 }
 

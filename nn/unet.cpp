@@ -258,10 +258,12 @@ Tensor UNet::embed(const Tensor& t, const Tensor& class_ids, DType dtype) const 
 }
 
 /// A residual block on the parts joined along the channels. The join lies inside what is recomputed, so that the
-/// joined tensor, the widest of the network, is not kept either.
+/// joined tensor, the widest of the network, is not kept either. A single part passes through a node of its own: the
+/// gradients of its two uses in the block are joined there before those of its other uses are added, which is also the
+/// order of a recomputed block, so both give the same bits.
 Tensor UNet::run(const ResBlock& block, std::vector<Tensor> parts, const Tensor& time) {
   auto forward = [this, &block](const std::vector<Tensor>& inputs) {
-    Tensor x = inputs.size() == 3 ? concat({inputs[0], inputs[1]}, 3) : inputs[0];
+    Tensor x = inputs.size() == 3 ? concat({inputs[0], inputs[1]}, 3) : reshape(inputs[0], inputs[0].shape());
     return block.forward(x, inputs.back(), generator_);
   };
   parts.push_back(time);

@@ -131,9 +131,12 @@ void max_axis_backward(Tensor& dx, const Tensor& index, const Tensor& dy, int ax
 void sum_squares(Tensor& y, const Tensor& x) {
   for_floating("sum_squares", x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    using C = compute_t<T>;
     const T* in = x.data<T>();
-    y.data<double>()[0] = chunked_sum<C>(x.numel(), [in](int64_t i) { return C(in[i]) * C(in[i]); });
+    // In double from the start: the square of a finite f32 above 1.8e19 is infinite in f32.
+    y.data<double>()[0] = chunked_sum<double>(x.numel(), [in](int64_t i) {
+      double value = compute_t<T>(in[i]);
+      return value * value;
+    });
   });
 }
 
