@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "tensor/io/file.h"
 #include "tensor/io/safetensors.h"
 
 namespace mote::apps {
@@ -22,6 +21,7 @@ using Metadata = std::map<std::string, std::string>;
 
 constexpr const char* kFormat = "mote-checkpoint";
 constexpr const char* kVersion = "1";
+constexpr const char* kHash = "mote.hash";   // over the whole content, written and compared by io::*_safetensors
 
 // ---- Metadata ------------------------------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
   c.data_hash = text("data_hash");
   c.data_count = number("data_count");
   c.train = text("train");
-  c.hash = text("hash");
+  c.hash = text(kHash);
   try {
     Json random = Json::parse(text("random"));
     c.random.seed = parse_number<uint64_t>(path, "random", random.at("seed").get<std::string>());
@@ -95,21 +95,6 @@ Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
     fail(Error::Kind::checkpoint, path, ": ", error.what());
   }
   return c;
-}
-
-// ---- Hashes --------------------------------------------------------------------------------------------------------
-
-std::string hash_of(const Tensor& tensor) {
-  Tensor host = tensor.to(Device{});
-  return io::hash_hex(host.raw(), size_t(host.nbytes()));
-}
-
-/// Of all metadata but the hash itself; the tensors are in it through their own hashes.
-std::string hash_of(const Metadata& metadata) {
-  std::string all;
-  for (const auto& [key, value] : metadata)
-    if (key != "hash") all += key + "=" + std::to_string(value.size()) + ":" + value + "\n";
-  return io::hash_hex(all.data(), all.size());
 }
 
 // ---- Parts ---------------------------------------------------------------------------------------------------------
@@ -160,24 +145,18 @@ void require_finite(const std::string& what, const nn::NamedTensors& tensors) {
 void save_checkpoint(const std::string& path, Checkpoint& c) {
   require_finite("weight", c.model);
   require_finite("averaged weight", c.ema);
-  Metadata metadata = to_metadata(c);
   std::vector<std::pair<std::string, Tensor>> tensors;
-  Json hashes = Json::object();
   for (const Part& part : kParts)
-    for (const auto& [name, tensor] : c.*part.tensors) {
-      tensors.emplace_back(part.prefix + name, tensor);
-      hashes[part.prefix + name] = hash_of(tensor);
-    }
-  metadata["hashes"] = hashes.dump();
-  metadata["hash"] = c.hash = hash_of(metadata);
-  io::save_safetensors(path, tensors, metadata);
+    for (const auto& [name, tensor] : c.*part.tensors) tensors.emplace_back(part.prefix + name, tensor);
+  io::save_safetensors(path, tensors, to_metadata(c));
+  c.hash = io::read_safetensors_header(path).second.at(kHash);
 }
 
-void save_in_run(const std::string& folder, Checkpoint& checkpoint) {
+void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_current) {
   std::string current = folder + "/" + kCheckpointFile, previous = folder + "/" + kPreviousFile;
   std::string next = folder + "/checkpoint.next.safetensors", kept = folder + "/checkpoint.next.prev";
   save_checkpoint(next, checkpoint);
-  if (fs::exists(current)) {
+  if (keep_current && fs::exists(current)) {
     // A second name for the same file, so that `current` is never missing; a copy where links are not known.
     std::error_code error;
     fs::remove(kept, error);
@@ -195,26 +174,6 @@ Checkpoint load_checkpoint(const std::string& path) {
   if (!fs::exists(path, error)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
   io::Safetensors file = io::load_safetensors(path);
   Checkpoint c = from_metadata(path, file.metadata);
-
-  Json hashes;
-  try {
-    hashes = Json::parse(value_of(path, file.metadata, "hashes"));
-  } catch (const Json::exception& broken) {
-    fail(Error::Kind::checkpoint, path, ": metadata 'hashes': ", broken.what());
-  }
-  for (const auto& [name, tensor] : file.tensors) {
-    auto expected = hashes.find(name);
-    if (expected == hashes.end() || !expected->is_string())
-      fail(Error::Kind::checkpoint, path, ": tensor '", name, "' has no hash in the metadata: it was added later");
-    std::string got = hash_of(tensor);
-    if (got != *expected)
-      fail(Error::Kind::checkpoint, path, ": tensor '", name, "' is damaged: its hash is ", got, ", written as ",
-           expected->get<std::string>());
-  }
-  for (const auto& [name, hash] : hashes.items())
-    if (!file.tensors.count(name)) fail(Error::Kind::checkpoint, path, ": tensor '", name, "' is missing");
-  if (std::string hash = hash_of(file.metadata); hash != c.hash)
-    fail(Error::Kind::checkpoint, path, ": the metadata is damaged: its hash is ", hash, ", written as ", c.hash);
 
   // Names and shapes come from the network that the metadata describes; load_state would check them too, but here every
   // part is checked, before anything is changed.

@@ -1,6 +1,6 @@
 // checkpoint.h - the one file a run is kept in (safetensors): weights model.*, averaged weights ema.*, moments opt.m.*
-// and opt.v.*, and in its metadata everything else that resuming and sampling need.
-// Every tensor's hash and a hash over all of it are in the metadata, so a flipped bit is found and named.
+// and opt.v.*, and in its metadata everything else that resuming and sampling need. The hash that io::save_safetensors
+// puts over all of it finds a flipped bit.
 #pragma once
 #include <map>
 #include <string>
@@ -39,14 +39,14 @@ inline constexpr const char* kPreviousFile = "checkpoint.prev.safetensors";
 void save_checkpoint(const std::string& path, Checkpoint& checkpoint);
 
 /// The same in a run folder: the new file is whole before checkpoint.prev.safetensors is replaced by the one so far,
-/// and checkpoint.safetensors is a whole checkpoint at every moment.
-void save_in_run(const std::string& folder, Checkpoint& checkpoint);
+/// and checkpoint.safetensors is a whole checkpoint at every moment. keep_current: false leaves the previous one as it is.
+void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_current = true);
 
-/// Everything read and checked: metadata complete, hashes right, tensors those of the UNet that the metadata describes,
+/// Everything read and checked: metadata complete, hash right, tensors those of the UNet that the metadata describes,
 /// weights finite. Throws Error(checkpoint) naming file and cause.
 Checkpoint load_checkpoint(const std::string& path);
 
-/// The metadata and tensor list only; hashes are not computed. `tensors` are counts by part (model, ema, opt.m, opt.v).
+/// The metadata and tensor list only; the data is not read and the hash not compared. `tensors` are counts by part (model, ema, opt.m, opt.v).
 struct CheckpointSummary {
   Checkpoint checkpoint;               // without tensors
   std::map<std::string, int64_t> tensors, elements;

@@ -124,6 +124,7 @@ bool has_picture_name(const fs::path& path) {
 
 /// Names of pictures and of folders in `folder`, each sorted; hidden ones are left out.
 std::pair<std::vector<std::string>, std::vector<std::string>> list_folder(const fs::path& folder) {
+  require_folder(folder.string());
   std::vector<std::string> pictures, folders;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
@@ -148,12 +149,10 @@ bool has_splits(const std::vector<std::string>& folders) {
 }
 
 Pictures list_pictures(const std::string& given, const DataOptions& options) {
-  require_folder(given);
   fs::path root = given;
   auto [pictures, folders] = list_folder(root);
   if (has_splits(folders)) {
     root /= options.split;
-    require_folder(root.string());
     std::tie(pictures, folders) = list_folder(root);
   } else if (is_test(options)) {
     fail(Error::Kind::usage, "folder:", given, " has no test split; it would be the folder ", given, "/test beside ", given, "/train");
@@ -373,38 +372,51 @@ Dataset load_dataset(const DataOptions& options) {
   return data;
 }
 
-std::vector<std::string> check_dataset(const DataOptions& options) {
-  std::vector<std::string> problems;
+std::vector<std::string> dataset_splits(const std::string& spec) {
+  auto [kind, rest] = parse_spec(spec);
+  if (kind == "folder" && !has_splits(list_folder(rest).second)) return {"train"};
+  return {"train", "test"};
+}
+
+DatasetReport check_dataset(const DataOptions& options) {
+  DatasetReport report;
   auto collect = [&](const auto& work) {
     try {
       work();
     } catch (const Error& error) {
       if (error.kind() != Error::Kind::data) throw;
-      problems.push_back(error.what());
+      report.problems.push_back(error.what());
     }
   };
   require_options(options);
   auto [kind, rest] = parse_spec(options.spec);
   if (kind != "folder") {
-    collect([&] { load_dataset(options); });
-    return problems;
+    collect([&] { report.count = load_dataset(options).count(); });
+    return report;
   }
-  collect([&, folder = rest] {
-    Pictures pictures = list_pictures(folder, options);
-    std::string first_path;
-    Shape first;
-    for (const std::string& path : pictures.paths) {
-      collect([&] {
-        Tensor image = load_picture(path, options);
-        if (first_path.empty()) {
-          first_path = path;
-          first = image.shape();
-        }
+  Pictures pictures;
+  collect([&, folder = rest] { pictures = list_pictures(folder, options); });
+  std::string first_path, first_misfit;
+  Shape first;
+  int64_t misfits = 0;   // a folder of photographs may have thousands: they are one problem
+  for (const std::string& path : pictures.paths) {
+    collect([&] {
+      Tensor image = load_picture(path, options);
+      if (first_path.empty()) {
+        first_path = path;
+        first = image.shape();
+      }
+      try {
         require_same_shape(path, image, first_path, first);
-      });
-    }
-  });
-  return problems;
+        ++report.count;
+      } catch (const Error& error) {
+        if (misfits++ == 0) first_misfit = error.what();
+      }
+    });
+  }
+  if (misfits > 1) first_misfit += concat_text(" (and ", misfits - 1, " more pictures)");
+  if (misfits > 0) report.problems.push_back(first_misfit);
+  return report;
 }
 
 }  // namespace mote::apps

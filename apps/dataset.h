@@ -39,9 +39,16 @@ struct Dataset {
 /// Throws Error(data) naming file and cause; Error(usage) for an unknown SPEC or split.
 Dataset load_dataset(const DataOptions& options);
 
-/// Reads everything that load_dataset would read and returns what is wrong, a line a problem; a folder is read on after a
-/// broken picture. Empty if all is well.
-std::vector<std::string> check_dataset(const DataOptions& options);
+/// The splits that a SPEC has: train and test, or train alone for a folder without such folders.
+std::vector<std::string> dataset_splits(const std::string& spec);
+
+struct DatasetReport {
+  int64_t count = 0;                   // images that can be used
+  std::vector<std::string> problems;   // one text each, naming the file; empty if all is well
+};
+/// Reads everything that load_dataset would read and reports all that is wrong: a folder is read on after a broken
+/// picture. Throws Error(usage) as load_dataset does.
+DatasetReport check_dataset(const DataOptions& options);
 
 struct Batch {
   Tensor images;   // f32 [B, H, W, C] in [-1, 1]: v / 127.5 - 1

@@ -120,6 +120,7 @@ class Trainer {
   int64_t step_ = 0;        // steps done
   int64_t saved_step_ = -1, sampled_step_ = -1;
   std::string saved_hash_;
+  bool keep_current_ = true;   // as the previous checkpoint; false if the run goes on from another one
   Batch batch_;             // of the step that runs, for diagnose
   StepDraws draws_;
   // since the last log record
@@ -151,6 +152,9 @@ Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainCon
     unet_.generator() = from->random;
     step_ = saved_step_ = from->step;
     saved_hash_ = from->hash;
+    // Going on from another file than the newest, because that one is damaged: it must not push out a whole one.
+    keep_current_ = job.ckpt.empty();
+    if (!keep_current_) saved_step_ = -1;
   }
   unet_.to(device_);
   arena_.emplace(unet_);
@@ -246,7 +250,7 @@ void Trainer::diagnose(const std::string& what, const Generator& dropout) {
     if (error.kind() != Error::Kind::numeric) throw;
     found = what + "; the first bad tensor: " + error.what();
   }
-  std::string kept = saved_step_ >= 0 ? concat_text("the checkpoint of step ", saved_step_, " (",
+  std::string kept = saved_step_ > 0 ? concat_text("the checkpoint of step ", saved_step_, " (",
                                                     run_.file(kCheckpointFile), ") is kept")
                                       : std::string("no checkpoint had been written yet");
   fail(Error::Kind::numeric, "training step ", step_ + 1, ": ", found, "\n  ", kept,
@@ -285,7 +289,8 @@ void Trainer::save() {
   c.m = arena_->views(optimizer_->m());
   c.v = arena_->views(optimizer_->v());
   if (optimizer_->ema().defined()) c.ema = arena_->views(optimizer_->ema());
-  save_in_run(run_.path(), c);
+  save_in_run(run_.path(), c, keep_current_);
+  keep_current_ = true;
   saved_step_ = step_;
   saved_hash_ = c.hash;
 }
@@ -384,7 +389,9 @@ TrainResult train(const TrainJob& job) {
   Checkpoint from = load_to_resume(job);
   TrainConfig config = merge_for_resume(train_config_from_json(from.train), job.config, job.given);
   validate(config);
-  return Trainer(job, device, run, config, &from).run();
+  Trainer trainer(job, device, run, config, &from);
+  from = {};   // its tensors have been copied
+  return trainer.run();
 }
 
 }  // namespace mote::apps

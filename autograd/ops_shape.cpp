@@ -276,9 +276,8 @@ double share_of_one(const Tensor& x, const std::vector<bool>& summed) {
 Shape shape_without(const char* op, const Tensor& x, int& axis) {
   check_floating(op, {"x", x});
   axis = normalize_axis(op, axis, x.ndim());
-  Shape shape = x.shape().without(axis);
-  check(x.size(axis) > 0 || shape.numel() == 0, op, ": axis ", axis, " has no elements: x is ", describe(x));
-  return shape;
+  check(x.size(axis) > 0, op, ": axis ", axis, " has no elements: x is ", describe(x));
+  return x.shape().without(axis);
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ struct Mixture {
 
 /// The exact predictions at x. With v = abar std^2 + 1 - abar, the variance of x (v_k for component k):
 ///   Gaussian: eps = sigma (x - a mean) / v,   x0 = (a std^2 x + sigma^2 mean) / v
-///   Mixture:  the same for each component, averaged with gamma_k ~ weights_k v_k^(-D/2) exp(-|x - a mean_k|^2 / (2 v_k))
+///   Mixture:  the same for each component k, averaged with shares proportional to
+///             weights_k v_k^(-D/2) exp(-|x - a mean_k|^2 / (2 v_k))
 ///   x [N, ...] floating, D = numel / N for the Mixture, which runs on the CPU and in f64 inside
 /// Throws Error if v = 0 (std = 0 at the clean level), or the mixture's sizes disagree with each other or with D.
 Denoised exact_denoise(const Gaussian& data, const Tensor& x, const Level& level);

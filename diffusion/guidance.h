@@ -1,4 +1,4 @@
-// guidance.h - classifier-free guidance: out = out_null + w (out_class - out_null).              [Ho & Salimans 2022, eq. 6]
+// guidance.h - classifier-free guidance: out = out_null + w (out_class - out_null).         [Ho & Salimans 2022, eq. 6]
 // With w' = w - 1 this is the paper's (1 + w') out_class - w' out_null.
 #pragma once
 #include "diffusion/samplers/sampler.h"

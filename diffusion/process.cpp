@@ -85,8 +85,8 @@ Denoised denoise(Prediction prediction, const Tensor& raw, const Tensor& x, cons
         ", x is ", describe(x));
   check(NoGrad::active() || !(raw.needs_grad() || x.needs_grad()),
         "denoise: gradients are not recorded here: call it under NoGrad or on detached tensors");
-  check(level.abar > 0 && level.variance > 0, "denoise: level t = ", level.t, " has no noise (or nothing else): abar = ",
-        level.abar);
+  check(level.abar > 0 && level.variance > 0,
+        "denoise: needs a level with image and noise in it: t is ", level.t, ", abar is ", level.abar);
   Tensor output = raw.to(x.dtype());
   double a = level.a(), sigma = level.sigma();
   Denoised both;

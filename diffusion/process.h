@@ -23,10 +23,11 @@ Tensor training_target(const Schedule& schedule, Prediction prediction, const Te
 struct Denoised {
   Tensor eps, x0;
 };
-/// Both predictions from one raw output at a level. eps-model: x0 = (x - sigma eps) / a; x0-model: eps = (x - a x0) / sigma;
-/// v-model: x0 = a x - sigma v, eps = a v + sigma x. clip: x0 is clamped to [-1, 1] and eps stays raw.
+/// Both predictions from one raw output at a level: an eps-model gives x0 = (x - sigma eps) / a, an x0-model
+/// eps = (x - a x0) / sigma, a v-model x0 = a x - sigma v and eps = a v + sigma x.
+/// clip: x0 is clamped to [-1, 1] and eps stays raw.
 /// A multistep or Runge-Kutta sampler converts each output with the x and the level it was computed at, then combines.
-///   output, x: same shape; an output in another floating dtype is converted to x's. The raw one may be returned itself.
+///   output, x: same shape; an output in another floating dtype is converted to x's; the raw one may be returned
 /// No gradient is recorded: throws Error if one would have to be, or at the clean level, where sigma = 0.
 Denoised denoise(Prediction prediction, const Tensor& output, const Tensor& x, const Level& level, bool clip);
 Denoised denoise(const Schedule& schedule, Prediction prediction, const Tensor& output, const Tensor& x, int64_t n,

@@ -27,7 +27,7 @@ class Schedule {
   /// The end points are taken as given for every T. They suit T = 1000: for a shorter process scale both by 1000 / T
   /// [Nichol 2021, code], or abar(T - 1) stays far from 0 and sampling must not start from N(0, 1).
   static Schedule linear(int64_t steps = 1000, double b0 = 1e-4, double b1 = 0.02);
-  /// f(t) = cos^2((t + 0.008) / 1.008 pi / 2), b[i] = min(1 - f((i+1)/T) / f(i/T), 0.999).           [Nichol 2021, eq. 17]
+  /// f(t) = cos^2((t + 0.008) / 1.008 pi / 2), b[i] = min(1 - f((i+1)/T) / f(i/T), 0.999).        [Nichol 2021, eq. 17]
   static Schedule cosine(int64_t steps = 1000);
   /// "linear" or "cosine"; Error(usage) otherwise.
   static Schedule named(const std::string& name, int64_t steps = 1000);
@@ -60,7 +60,7 @@ struct TimeStep {
 
 /// N steps in descending order, each with its predecessor from the list (strides are never recomputed).
 ///   uniform:   0, r, 2r, .. with r = T / N (rounded down), exactly N of them (N that do not divide T keep the first N)
-///   quadratic: int(linspace(0, sqrt(0.8 T), N)^2), duplicates removed by moving up                 [Song 2021a, D.3]
+///   quadratic: int(linspace(0, sqrt(0.8 T), N)^2), duplicates removed by moving up              [Song 2021a, app. D]
 ///   trailing:  round(T - i T / N) - 1
 ///   linspace:  round(linspace(0, T - 1, N))
 /// Halves round to even. N = 1 is the single step T - 1 on every grid: the formulas give 0 for three of them, and a

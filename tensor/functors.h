@@ -103,7 +103,9 @@ struct Pow {               // y = x^a
   static constexpr Keep keep = Keep::input;
   double a;
   template <class T> MOTE_HD T fwd(T x) const { return math::pow(x, T(a)); }
-  template <class T> MOTE_HD T bwd(T x, T dy) const { return dy * T(a) * math::pow(x, T(a - 1)); }
+  template <class T> MOTE_HD T bwd(T x, T dy) const {   // x^0 is 1 everywhere, also at 0 where x^-1 is not finite
+    return a == 0 ? T(0) : dy * T(a) * math::pow(x, T(a - 1));
+  }
 };
 
 struct Add {

@@ -49,7 +49,7 @@ TEST_CASE("the large variance is the beta of the jump", "[samplers]") {
 
 TEST_CASE("a ddim step is the transfer of the pseudo numerical methods", "[samplers]") {
   // phi(x, eps) = sqrt(abar'/abar) x - (abar' - abar) / (sqrt(abar) (sqrt((1-abar') abar) + sqrt((1-abar) abar'))) eps
-  //                                                                                              [Liu 2022, eq. 11]
+  //                                                                                               [Liu 2022, eq. 9]
   for (const Schedule& schedule : {Schedule::linear(), Schedule::cosine()})
     for (int64_t steps : {4, 10, 50, 1000})
       for (const StepPlan& move : plan_sampler(schedule, ddim(steps))) {
@@ -144,8 +144,11 @@ TEST_CASE("bad sampler options are refused with what would be right", "[samplers
 TEST_CASE("ddim on Gaussian data ends at the values computed elsewhere", "[samplers]") {
   Schedule schedule = Schedule::linear();
   struct Row { int64_t steps; double expected; };
-  for (Row row : {Row{10, 0.9832918712}, {20, 1.0616215238}, {50, 1.1123558334}, {100, 1.1300847671}, {250, 1.1409532251}}) {
-    double got = run_sampler(schedule, ddim(row.steps), exact_network(kData, schedule), number(1.3), Generator{}).item();
+  const Row rows[] = {
+      {10, 0.9832918712}, {20, 1.0616215238}, {50, 1.1123558334}, {100, 1.1300847671}, {250, 1.1409532251}};
+  Network network = exact_network(kData, schedule);
+  for (Row row : rows) {
+    double got = run_sampler(schedule, ddim(row.steps), network, number(1.3), Generator{}).item();
     INFO(row.steps << " steps");
     CHECK(apart(got, row.expected, 1e-9) == "");
   }
@@ -192,7 +195,7 @@ TEST_CASE("the toy network gives the sums that a widely used implementation test
 }
 
 TEST_CASE("ddim carries a point mass exactly through every level", "[samplers]") {
-  // the exact noise is then constant along the path: x_t = a mean + sigma eps at every visited level  [Liu 2022, prop. 3.1]
+  // the exact noise is then constant along the path: x = a mean + sigma eps at every level        [Liu 2022, prop. 3.1]
   Gaussian point{0.37, 0};
   for (const Schedule& schedule : {Schedule::linear(), Schedule::cosine()})
     for (int64_t steps : {4, 10, 50})
@@ -203,14 +206,15 @@ TEST_CASE("ddim carries a point mass exactly through every level", "[samplers]")
         Tensor x = from({1.3, -0.8, 0.2}, {3}, DType::f64);
         Level start = schedule.level(plan[0].step.t);
         Tensor eps = affine(x, 1 / start.sigma(), -start.a() * point.mean / start.sigma());
-        // predicting x0 divides the rounding of x by a: 0.006 where the linear schedule ends, 5e-5 where the cosine one does
+        // predicting x0 divides the rounding of x by a: 0.006 at the end of the linear schedule, 5e-5 of the cosine one
         double tolerance = 1e-14 + 1e-15 / start.a();
         int64_t seen = 0;
         Tensor last = run_sampler(schedule, options, exact_network(point, schedule), x, Generator{},
                                   [&](const Tensor& state, const Tensor& x0, int64_t done, int64_t) {
                                     Level level = schedule.level(plan[done - 1].step.t_prev);
                                     INFO(schedule.name() << " " << grid << " step " << done << " of " << steps);
-                                    CHECK_CLOSE(state, affine(eps, level.sigma(), level.a() * point.mean), tolerance, 0);
+                                    Tensor exact = affine(eps, level.sigma(), level.a() * point.mean);
+                                    CHECK_CLOSE(state, exact, tolerance, 0);
                                     CHECK_CLOSE(x0, full({3}, 0.37, DType::f64), tolerance, 0);
                                     ++seen;
                                   });
@@ -254,9 +258,10 @@ TEST_CASE("clipping keeps every predicted image in range and changes the result"
   clipped.clip = true;
   bool in_range = true;
   Network network = exact_network(Gaussian{0.5, 1.5}, schedule);
-  Tensor end = run_sampler(schedule, clipped, network, x, Generator{}, [&](const Tensor&, const Tensor& x0, int64_t, int64_t) {
+  Observer watch = [&](const Tensor&, const Tensor& x0, int64_t, int64_t) {
     for (double value : x0.to_vector()) in_range = in_range && std::abs(value) <= 1;
-  });
+  };
+  Tensor end = run_sampler(schedule, clipped, network, x, Generator{}, watch);
   CHECK(in_range);
   for (double value : end.to_vector()) CHECK(std::abs(value) <= 1);   // the last step returns x0
   CHECK(test::difference(end, run_sampler(schedule, ddim(10), network, x, Generator{}), 1e-3, 0) != "");
@@ -324,7 +329,8 @@ TEST_CASE("drawn samples have the exact moments", "[samplers]") {
   for (const SamplerOptions& options : {ddpm(10, "small"), ddpm(10, "large"), ddim(20, 0.5)}) {
     Moments exact = final_moments(schedule, options);
     Tensor x = normal({kSamples}, DType::f64, Generator{31});
-    std::vector<double> samples = run_sampler(schedule, options, exact_network(kData, schedule), x, Generator{32}).to_vector();
+    Tensor end = run_sampler(schedule, options, exact_network(kData, schedule), x, Generator{32});
+    std::vector<double> samples = end.to_vector();
     double mean = 0, square = 0;
     for (double value : samples) mean += value / kSamples;
     for (double value : samples) square += (value - mean) * (value - mean) / kSamples;
@@ -343,18 +349,46 @@ TEST_CASE("ddim with eta 1 draws the samples of ddpm with the small variance", "
 }
 
 TEST_CASE("the noise of step k is the fork k of the generator", "[samplers]") {
-  // two steps, and a network that predicts x0 = 0: the state after the first is keep x + noise z
+  // a network that predicts x0 = 0: each state is keep x + noise z
   Schedule schedule = Schedule::linear();
-  SamplerOptions options = ddpm(2, "large");
+  SamplerOptions options = ddpm(3, "large");
   options.prediction = Prediction::x0;
-  StepPlan first = plan_sampler(schedule, options)[0];
-  Tensor x = normal({5}, DType::f64, Generator{35}), after;
+  std::vector<StepPlan> plan = plan_sampler(schedule, options);
+  Tensor x = normal({5, 4}, DType::f64, Generator{35}), before = x;
   run_sampler(schedule, options, [](const Tensor& state, double) { return zeros_like(state); }, x, Generator{36},
               [&](const Tensor& state, const Tensor&, int64_t done, int64_t) {
-                if (done == 1) after = state;
+                const StepPlan& move = plan[done - 1];
+                Tensor z = normal({5, 4}, DType::f64, Generator{36}.fork(uint64_t(done - 1)));
+                CHECK_CLOSE(state, move.keep * before + move.noise * z, 1e-15, 1e-15);
+                before = state;
               });
-  Tensor z = normal({5}, DType::f64, Generator{36}.fork(0));
-  CHECK_CLOSE(after, first.keep * x + first.noise * z, 1e-15, 1e-15);
+}
+
+TEST_CASE("an image gets the same noise in any batch", "[samplers]") {
+  Schedule schedule = Schedule::linear();
+  for (DType dtype : {DType::f32, DType::f64})
+    for (const Shape& shape : {Shape{6}, Shape{6, 3}, Shape{6, 2, 2, 1}, Shape{6, 3, 3, 1}}) {   // odd and even blocks
+      Tensor x = normal(shape, dtype, Generator{38});
+      Network network = exact_network(kData, schedule);
+      Tensor whole = run_sampler(schedule, ddpm(4, "large"), network, x, Generator{39});
+      for (int64_t cut : {1, 2, 5}) {
+        INFO(dtype << shape << " cut at " << cut);
+        CHECK_SAME(run_sampler(schedule, ddpm(4, "large"), network, x.rows(0, cut), Generator{39}), whole.rows(0, cut));
+        CHECK_SAME(run_sampler(schedule, ddpm(4, "large"), network, x.rows(cut, 6), Generator{39}, {}, cut),
+                   whole.rows(cut, 6));
+      }
+      Tensor again = run_sampler(schedule, ddpm(4, "large"), network, x.rows(1, 2), Generator{39});
+      CHECK(test::difference(again, whole.rows(1, 2), 1e-3, 0) != "");   // as image 0 it gets other noise
+    }
+}
+
+TEST_CASE("image noise is standard normal and refuses a negative image number", "[samplers]") {
+  Tensor z = image_noise({20000, 3}, DType::f32, Generator{40}, 7);
+  double mean = 0, square = 0;
+  for (double value : z.to_vector()) mean += value / 60000, square += value * value / 60000;
+  CHECK(apart(mean, 0, 4 / std::sqrt(60000.0)) == "");
+  CHECK(apart(std::sqrt(square), 1, 4 / std::sqrt(2 * 60000.0)) == "");
+  CHECK(caught([] { image_noise({2, 3}, DType::f32, Generator{}, -1); }).kind == Error::Kind::argument);
 }
 
 TEST_CASE("a seed repeats its samples and another seed does not", "[samplers]") {
@@ -424,9 +458,10 @@ TEST_CASE("the observer sees every step and the last state is the result", "[sam
 TEST_CASE("sampling leaves the given noise as it is and records nothing", "[samplers]") {
   Schedule schedule = Schedule::linear();
   Tensor x = from({0.4, -1}, {2}, DType::f64).requires_grad();
+  Tensor weight = from({0.5}, {1}, DType::f64).requires_grad();
   bool recorded = false;
-  Network network = [&](const Tensor& state, double t) {
-    Tensor output = affine(state, t / 1000, 0);
+  Network network = [&](const Tensor& state, double) {
+    Tensor output = state * weight;
     recorded = recorded || output.needs_grad();
     return output;
   };
@@ -440,7 +475,8 @@ TEST_CASE("sampling leaves the given noise as it is and records nothing", "[samp
 TEST_CASE("an empty batch samples to an empty batch", "[samplers]") {
   Schedule schedule = Schedule::linear();
   Tensor none = empty({0, 4, 4, 1});
-  CHECK(run_sampler(schedule, ddpm(3, "large"), exact_network(kData, schedule), none, Generator{}).shape() == none.shape());
+  Tensor end = run_sampler(schedule, ddpm(3, "large"), exact_network(kData, schedule), none, Generator{});
+  CHECK(end.shape() == none.shape());
 }
 
 TEST_CASE("a state that stops being finite is an error that names the step", "[samplers]") {
@@ -464,7 +500,8 @@ TEST_CASE("run_sampler refuses what it cannot run", "[samplers]") {
   Network network = exact_network(kData, schedule);
   CHECK(caught([&] { run_sampler(schedule, ddim(5), network, zeros({2}, DType::bf16), Generator{}); }).says("bf16[2]"));
   CHECK(caught([&] { run_sampler(schedule, ddim(5), {}, zeros({2}), Generator{}); }).kind == Error::Kind::argument);
-  CHECK(caught([&] { run_sampler(schedule, {.name = "euler"}, network, zeros({2}), Generator{}); }).kind == Error::Kind::usage);
+  auto unknown = caught([&] { run_sampler(schedule, {.name = "euler"}, network, zeros({2}), Generator{}); });
+  CHECK(unknown.kind == Error::Kind::usage);
   auto wide = caught([&] {
     run_sampler(schedule, ddim(5), [](const Tensor&, double) { return zeros({2, 2}); }, zeros({2}), Generator{});
   });
@@ -518,7 +555,8 @@ TEST_CASE("sampling under guidance 1 equals sampling the conditional network", "
   Tensor direct = run_sampler(schedule, ddim(5), [&](const Tensor& state, double t) { return network(state, t, ids); },
                               x, Generator{});
   CHECK_SAME(run_sampler(schedule, ddim(5), guided(network, ids, 10, 1), x, Generator{}), direct);
-  CHECK(test::difference(run_sampler(schedule, ddim(5), guided(network, ids, 10, 2), x, Generator{}), direct, 1e-3, 0) != "");
+  Tensor stronger = run_sampler(schedule, ddim(5), guided(network, ids, 10, 2), x, Generator{});
+  CHECK(test::difference(stronger, direct, 1e-3, 0) != "");
 }
 
 TEST_CASE("guidance refuses ids and batches that do not fit", "[guidance]") {

@@ -1,4 +1,4 @@
-// ddim.cpp - implicit sampling: deterministic for eta = 0, ddpm with the small variance for eta = 1.   [Song 2021a, eq. 12]
+// ddim.cpp - implicit sampling: no noise for eta = 0, the small variance of ddpm for eta = 1.     [Song 2021a, eq. 12]
 #include "diffusion/samplers/method.h"
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// ddpm.cpp - ancestral sampling on any subset of the levels.                                      [Ho 2020, eq. 6, 7, 11]
+// ddpm.cpp - ancestral sampling on any subset of the levels.                                      [Ho 2020, eq. 6, 7]
 #include "diffusion/samplers/method.h"
 
 #include <cmath>

@@ -135,7 +135,7 @@ void pack_weights(C* panels, const T* w, const std::vector<Tap>& taps, int64_t c
                   bool exchanged) {
   int64_t in = exchanged ? out_channels : channels, out = exchanged ? channels : out_channels;
   int64_t count = int64_t(taps.size()), per_tap = in * kPanel<C>;
-  parallel_for(panels_of<C>(out) * count, std::max<int64_t>(kGrain / per_tap, 1), [&](int64_t first, int64_t last) {
+  parallel_for(panels_of<C>(out) * count, std::max<int64_t>(kGrain / std::max<int64_t>(per_tap, 1), 1), [&](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
       Matrix<T> tap{w + taps[size_t(item % count)].weight * channels * out_channels, out_channels, exchanged};
       pack_panel(panels + item * per_tap, tap, in, out, item / count);

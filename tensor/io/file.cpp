@@ -235,8 +235,7 @@ class TemporaryFile {
     // The new name is only safe from a power failure once the folder is on the disk. File systems that cannot sync
     // a folder answer EINVAL; there is nothing more to be done on them.
     std::string folder = std::filesystem::path(target_).parent_path().string();
-    if (folder.empty()) folder = ".";
-    Descriptor handle(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    Descriptor handle(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (handle.get() < 0) return;   // a folder that may be written to but not read
     if (::fsync(handle.get()) != 0 && errno != EINVAL && errno != ENOTSUP) fail_write(folder, "writing the folder to the disk", errno);
   }

@@ -261,6 +261,8 @@ Header read_header(const std::string& path, std::ifstream& file) {
     fail(Error::Kind::checkpoint, path, ": the header cannot be read to its end");
   if (text.empty() || text[0] != '{')
     fail(Error::Kind::checkpoint, path, ": the header does not begin with '{' at byte ", kLengthBytes);
+  if (size_t zero = text.find('\0'); zero != std::string::npos)   // the JSON reader would take it for the end
+    fail(Error::Kind::checkpoint, path, ": the header has a zero at byte ", kLengthBytes + int64_t(zero));
 
   Header header;
   HeaderReader reader(path, header);

@@ -1,0 +1,76 @@
+// cmd_train.cpp - `mote train`: the flags of a run; the run itself is in trainer.cpp.
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "apps/trainer.h"
+
+namespace mote::apps {
+namespace {
+
+void print_result(const TrainResult& result, bool json) {
+  if (json) {
+    nlohmann::ordered_json out = {{"run", result.run},
+                                  {"step", result.step},
+                                  {"images", result.images},
+                                  {"parameters", result.parameters},
+                                  {"loss", std::isfinite(result.loss) ? nlohmann::ordered_json(result.loss) : nullptr},
+                                  {"seconds", result.seconds},
+                                  {"images_per_s", result.images_per_s},
+                                  {"peak_mib", double(result.peak_bytes) / (1 << 20)},
+                                  {"checkpoint", result.checkpoint},
+                                  {"checkpoint_hash", result.checkpoint_hash},
+                                  {"report", result.report},
+                                  {"stopped_by_signal", result.signal}};
+    std::cout << out.dump(2) << "\n";
+    return;
+  }
+  std::cout << (result.signal ? "stopped" : "done") << " at step " << result.step << " (" << count_text(result.images)
+            << " images) after " << seconds_text(result.seconds);
+  if (std::isfinite(result.loss)) std::cout << ", loss " << result.loss;
+  if (result.images_per_s > 0) std::cout << ", " << int64_t(std::llround(result.images_per_s)) << " images/s";
+  std::cout << "\n" << result.checkpoint << "\n" << result.report << "\n";
+  if (result.signal) std::cout << "continue with: mote train --out " << result.run << " --resume\n";
+  std::cout << std::flush;
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  auto job = std::make_shared<TrainJob>();
+  auto names = std::make_shared<std::vector<std::pair<std::string, CLI::Option*>>>();
+  CLI::App& command = add_command(
+      app, "train", "Train a diffusion model on images",
+      "mote train --data fashion-mnist --unet fmnist --steps 1500 --batch 64 --out runs/first --seed 1\n"
+      "  mote train --out runs/first --resume --steps 3000",
+      job->common, [job, names] {
+        for (const auto& [name, option] : *names)
+          if (option->count() > 0) job->given.push_back(name);
+        job->config.seed = job->common.seed;
+        TrainResult result = train(*job);
+        print_result(result, job->common.json);
+        if (result.signal) throw Exit{128 + result.signal};
+      });
+  command.add_option("--out", job->out, "run folder: checkpoints, log, samples, report")->group("Run");
+  command.add_flag("--resume", job->resume,
+                   "continue the run in --out, exactly where its checkpoint is; data, network and rates are its own")
+      ->group("Run");
+  command.add_option("--ckpt", job->ckpt, "with --resume: this checkpoint instead of the newest")->group("Run");
+  command.add_flag("--overwrite", job->overwrite, "replace the run in --out")->group("Run");
+  names->emplace_back("seed", command.get_option("--seed"));
+  for_each_key(job->config, [&](const std::string& name, auto& member, Key, const char* help, const char* section) {
+    CLI::Option* option = nullptr;
+    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, bool>) {
+      option = command.add_flag("--" + name, member, help);
+    } else {
+      option = command.add_option("--" + name, member, help);
+      if (name != "dropout") option->capture_default_str();
+    }
+    option->group(section);
+    names->emplace_back(name, option);
+  });
+}
+
+}  // namespace mote::apps
