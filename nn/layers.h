@@ -2,6 +2,7 @@
 // Activations decide the precision: a layer casts its f32 master weights to the dtype of its input, so bf16 images give
 // a bf16 forward pass whose weight gradients come back as f32. Initial values come from an Init given in.
 #pragma once
+#include <algorithm>
 #include <optional>
 #include <string_view>
 
@@ -64,7 +65,7 @@ class GroupNorm : public Module {
  public:
   GroupNorm(int64_t channels, int64_t groups, double eps = 1e-6);
   /// Groups that the networks here use for `width` channels: min(32, width / 4).
-  static int64_t groups_for(int64_t width) { return width / 4 < 32 ? width / 4 : 32; }
+  static int64_t groups_for(int64_t width) { return std::min<int64_t>(32, width / 4); }
   Tensor forward(const Tensor& x, bool silu = false) const;
 
  private:

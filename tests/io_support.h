@@ -17,6 +17,7 @@ namespace mote::test {
 using io::Bytes;
 
 inline void write_bytes(const std::string& path, const Bytes& bytes) {
+  std::filesystem::remove(path);   // overwriting makes ext4 wait for the disk, thousands of times in the fuzz tests
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
   if (!file.flush()) throw std::runtime_error("the test cannot write " + path);

@@ -102,7 +102,9 @@ TEST_CASE("gzip data that is cut off anywhere, damaged or followed by garbage is
     damaged[at] ^= 0x10;
     write_bytes(path, damaged);
     CAPTURE(at);
-    CHECK_FAILS(Error::Kind::data, io::read_maybe_gzip(path, kCap), path);
+    bool is_same = false;   // only the unused bits behind the last block may change unseen: the bytes are the same
+    std::string outcome = not_failing(Error::Kind::data, {path}, [&] { is_same = io::read_maybe_gzip(path, kCap) == bytes; });
+    CHECK((outcome == "" || (is_same && at == packed.size() - 9)));
   }
   write_bytes(path, packed + bytes_of("x"));
   CHECK_FAILS(Error::Kind::data, io::read_maybe_gzip(path, kCap), "garbage at byte " + std::to_string(packed.size()));

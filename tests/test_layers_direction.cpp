@@ -13,10 +13,7 @@ namespace fs = std::filesystem;
 // Each layer may include itself and those before it.
 const std::vector<std::string> kLayers = {"tensor", "autograd", "nn", "diffusion", "apps"};
 
-fs::path root() {
-  std::string here = __FILE__;
-  return fs::absolute(here.substr(0, here.rfind("tests/")));
-}
+fs::path root() { return fs::path(MOTE_TESTS_DIR).parent_path(); }
 
 /// Place of the layer in kLayers, -1 for anything else.
 int layer_of(const std::string& path) {

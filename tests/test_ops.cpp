@@ -89,9 +89,7 @@ void check_same_bits(const Result& got, const Result& expected) {
 }
 
 std::string read_source(const std::string& path) {
-  std::string root = __FILE__;
-  root.resize(root.rfind("tests/"));
-  std::ifstream file(root + path);
+  std::ifstream file(std::string(MOTE_TESTS_DIR) + "/../" + path);
   REQUIRE(file.good());
   return {std::istreambuf_iterator<char>(file), {}};
 }

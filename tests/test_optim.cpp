@@ -57,7 +57,8 @@ struct Reference {
       g[i] *= scale;
       m[i] = o.beta1 * m[i] + (1 - o.beta1) * g[i];
       v[i] = o.beta2 * v[i] + (1 - o.beta2) * g[i] * g[i];
-      double m_hat = m[i] / (1 - std::pow(o.beta1, double(s + 1))), v_hat = v[i] / (1 - std::pow(o.beta2, double(s + 1)));
+      double m_hat = m[i] / (1 - std::pow(o.beta1, double(s + 1)));
+      double v_hat = v[i] / (1 - std::pow(o.beta2, double(s + 1)));
       p[i] -= lr * (m_hat / (std::sqrt(v_hat) + o.eps) + o.weight_decay * p[i]);
       ema[i] = decay * ema[i] + (1 - decay) * p[i];
     }
@@ -159,7 +160,8 @@ TEST_CASE("AdamW follows its formula through clipping, weight decay, warm-up and
       reference.step(options, g, s);
       auto compare = [&](const Tensor& got, const std::vector<double>& expected) {
         // Ten steps of a few f32 roundings each on numbers of size 1/10.
-        CHECK_CLOSE(from(flat(arena, got), {kElements}, DType::f64), from(expected, {kElements}, DType::f64), 3e-7, 2e-6);
+        CHECK_CLOSE(from(flat(arena, got), {kElements}, DType::f64), from(expected, {kElements}, DType::f64), 3e-7,
+                    2e-6);
       };
       INFO("step " << s);
       compare(arena.values(), reference.p);

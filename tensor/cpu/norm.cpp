@@ -123,6 +123,9 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
       const T* in = x.data<T>() + n * pixels * channels + c0;
       const T* dout = dy.data<T>() + n * pixels * channels + c0;
       Scratch<C> mean_(count), rstd_(count), gamma_(count), beta_(count), m1_(count), m2_(count), du_(count), duz_(count);
+      T* out = dx.defined() ? dx.data<T>() + n * pixels * channels + c0 : nullptr;
+      // du is needed twice. In the compute type it waits in dx, which is in L2; rounded to bf16 it would lose digits.
+      bool keeps_du = silu && out && std::is_same_v<T, C>;
       C *mu = mean_.data(), *rs = rstd_.data(), *ga = gamma_.data(), *be = beta_.data(), *m1 = m1_.data(),
         *m2 = m2_.data(), *sum_du = du_.data(), *sum_duz = duz_.data();
       double *total_du = sum_du_.data() + n * channels + c0, *total_duz = sum_duz_.data() + n * channels + c0;
@@ -139,7 +142,17 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
         std::fill(sum_duz, sum_duz + count, C(0));
         for (int64_t p = p0; p < std::min(pixels, p0 + kPixels); ++p) {
           const T *row = in + p * channels, *drow = dout + p * channels;
-          if (silu) {
+          if (keeps_du) {
+            T* du_row = out + p * channels;
+#pragma omp simd
+            for (int64_t c = 0; c < count; ++c) {
+              C z = (C(row[c]) - mu[c]) * rs[c];
+              C du = C(drow[c]) * silu_slope(ga[c] * z + be[c]);
+              du_row[c] = T(du);
+              sum_du[c] += du;
+              sum_duz[c] += du * z;
+            }
+          } else if (silu) {
 #pragma omp simd
             for (int64_t c = 0; c < count; ++c) {
               C z = (C(row[c]) - mu[c]) * rs[c];
@@ -161,7 +174,7 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
           total_duz[c] += double(sum_duz[c]);
         }
       }
-      if (!dx.defined()) return;
+      if (!out) return;
       for (int64_t begin = 0; begin < count; begin += width) {
         double first = 0, second = 0;
         for (int64_t c = begin; c < begin + width; ++c) {
@@ -173,11 +186,11 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
           m2[c] = C(second / double(pixels * width));
         }
       }
-      T* out = dx.data<T>() + n * pixels * channels + c0;
       for (int64_t p = 0; p < pixels; ++p) {
-        const T *row = in + p * channels, *drow = dout + p * channels;
+        const T* row = in + p * channels;
         T* to = out + p * channels;
-        if (silu) {
+        const T* drow = keeps_du ? to : dout + p * channels;
+        if (silu && !keeps_du) {
 #pragma omp simd
           for (int64_t c = 0; c < count; ++c) {
             C z = (C(row[c]) - mu[c]) * rs[c];
