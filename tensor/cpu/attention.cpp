@@ -36,18 +36,20 @@ void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
     using T = decltype(zero);
     using C = compute_t<T>;
     C scale = C(1 / std::sqrt(double(head.width)));   // without it the softmax saturates for wide heads
+    int64_t part = head.block() * tokens, rows_part = head.block() * head.width;
+    ThreadScratch<C> scratch(part + rows_part + head.work<C>());
     for_heads(images, heads, [&](int64_t n, int64_t h) {
       const T* q = qkv.data<T>() + n * tokens * head.ld() + h * head.width;
       const T *k = q + channels, *v = q + 2 * channels;
       T* out = y.data<T>() + n * tokens * channels + h * head.width;
       C* out_lse = lse.data<C>() + (n * heads + h) * tokens;
-      Scratch<C> scores(head.block() * tokens), result(head.block() * head.width), work(head.work<C>());
+      C *scores = scratch.mine(), *result = scores + part, *work = result + rows_part;
       for (int64_t row0 = 0; row0 < tokens; row0 += head.block()) {
         int64_t rows = std::min(head.block(), tokens - row0);
         gemm_serial(rows, tokens, head.width, Matrix<T>{q + row0 * head.ld(), head.ld()}, Matrix<T>{k, head.ld(), true},
-                          scores.data(), tokens, false, work.data());
+                    scores, tokens, false, work);
         for (int64_t r = 0; r < rows; ++r) {
-          C* row = scores.data() + r * tokens;
+          C* row = scores + r * tokens;
           C largest = row[0];
           for (int64_t t = 1; t < tokens; ++t) largest = math::max(row[t], largest);
           C sum = C(0);
@@ -66,10 +68,10 @@ void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
           C inverse = C(1) / sum;
           for (int64_t i = 0; i < tokens; ++i) row[i] *= inverse;
         }
-        gemm_serial(rows, head.width, tokens, Matrix<C>{scores.data(), tokens}, Matrix<T>{v, head.ld()}, result.data(),
-                   head.width, false, work.data());
+        gemm_serial(rows, head.width, tokens, Matrix<C>{scores, tokens}, Matrix<T>{v, head.ld()}, result, head.width, false,
+                    work);
         for (int64_t r = 0; r < rows; ++r)
-          for (int64_t d = 0; d < head.width; ++d) out[(row0 + r) * channels + d] = T(result.data()[r * head.width + d]);
+          for (int64_t d = 0; d < head.width; ++d) out[(row0 + r) * channels + d] = T(result[r * head.width + d]);
       }
     });
   });
@@ -86,21 +88,22 @@ void attention_backward(Tensor& dqkv, const Tensor& qkv, const Tensor& y, const 
     using T = decltype(zero);
     using C = compute_t<T>;
     C scale = C(1 / std::sqrt(double(head.width)));
+    int64_t part = tokens * head.width, block_part = head.block() * tokens;
+    ThreadScratch<C> scratch(2 * block_part + 3 * part + head.work<C>());
     for_heads(images, heads, [&](int64_t n, int64_t h) {
       const T* q = qkv.data<T>() + n * tokens * head.ld() + h * head.width;
       const T *k = q + channels, *v = q + 2 * channels;
       const T* out = y.data<T>() + n * tokens * channels + h * head.width;
       const T* dout = dy.data<T>() + n * tokens * channels + h * head.width;
       const C* in_lse = lse.data<C>() + (n * heads + h) * tokens;
-      int64_t part = tokens * head.width;
-      Scratch<C> p_(head.block() * tokens), ds_(head.block() * tokens), grads(3 * part), work(head.work<C>());
-      C *p = p_.data(), *ds = ds_.data(), *dq = grads.data(), *dk = dq + part, *dv = dk + part;
+      C *p = scratch.mine(), *ds = p + block_part, *grads = ds + block_part, *work = grads + 3 * part;
+      C *dq = grads, *dk = dq + part, *dv = dk + part;
       for (int64_t row0 = 0; row0 < tokens; row0 += head.block()) {
         int64_t rows = std::min(head.block(), tokens - row0);
         bool accumulate = row0 > 0;
         Matrix<T> q_block{q + row0 * head.ld(), head.ld()}, dout_block{dout + row0 * channels, channels};
-        gemm_serial(rows, tokens, head.width, q_block, Matrix<T>{k, head.ld(), true}, p, tokens, false, work.data());
-        gemm_serial(rows, tokens, head.width, dout_block, Matrix<T>{v, head.ld(), true}, ds, tokens, false, work.data());
+        gemm_serial(rows, tokens, head.width, q_block, Matrix<T>{k, head.ld(), true}, p, tokens, false, work);
+        gemm_serial(rows, tokens, head.width, dout_block, Matrix<T>{v, head.ld(), true}, ds, tokens, false, work);
         for (int64_t r = 0; r < rows; ++r) {
           const T *o = out + (row0 + r) * channels, *g = dout + (row0 + r) * channels;
           double dot = 0;
@@ -114,16 +117,16 @@ void attention_backward(Tensor& dqkv, const Tensor& qkv, const Tensor& y, const 
             ds_row[t] = scale * probability * (ds_row[t] - delta);
           }
         }
-        gemm_serial(tokens, head.width, rows, Matrix<C>{p, tokens, true}, dout_block, dv, head.width, accumulate, work.data());
+        gemm_serial(tokens, head.width, rows, Matrix<C>{p, tokens, true}, dout_block, dv, head.width, accumulate, work);
         gemm_serial(rows, head.width, tokens, Matrix<C>{ds, tokens}, Matrix<T>{k, head.ld()}, dq + row0 * head.width,
-                   head.width, false, work.data());
-        gemm_serial(tokens, head.width, rows, Matrix<C>{ds, tokens, true}, q_block, dk, head.width, accumulate, work.data());
+                   head.width, false, work);
+        gemm_serial(tokens, head.width, rows, Matrix<C>{ds, tokens, true}, q_block, dk, head.width, accumulate, work);
       }
       T* to = dqkv.data<T>() + n * tokens * head.ld() + h * head.width;
       for (int64_t t = 0; t < tokens; ++t)
         for (int64_t which = 0; which < 3; ++which)
           for (int64_t d = 0; d < head.width; ++d)
-            to[t * head.ld() + which * channels + d] = T(grads.data()[which * part + t * head.width + d]);
+            to[t * head.ld() + which * channels + d] = T(grads[which * part + t * head.width + d]);
     });
   });
 }

@@ -63,9 +63,10 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
   int64_t tile_step = tile_rows(plan.columns);
   int64_t work = plan.rows * plan.columns * count * channels * out_channels / bands;
 
+  int64_t band_height = (band_rows - 1) * plan.stride + 1 + high_y - low_y;
+  ThreadScratch<C> bands_scratch(in_place ? 0 : band_height * width * channels);
   parallel_for(plan.images * bands, (int64_t(1) << 17) / std::max<int64_t>(work, 1), [&](int64_t first, int64_t last) {
-    int64_t band_height = (band_rows - 1) * plan.stride + 1 + high_y - low_y;
-    Scratch<C> band(in_place ? 0 : band_height * width * channels);
+    C* band = bands_scratch.mine();
     std::vector<int64_t> tap_offset(plan.taps.size());
     for (int64_t item = first; item < last; ++item) {
       int64_t n = item / bands, row0 = item % bands * band_rows, rows = std::min(band_rows, plan.rows - row0);
@@ -79,7 +80,7 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
         int64_t copied_from = std::clamp<int64_t>(-left, 0, width);
         int64_t copied_to = std::clamp<int64_t>(plan.in_width - left, copied_from, width);
         for (int64_t i = 0; i < (rows - 1) * plan.stride + 1 + high_y - low_y; ++i) {
-          C* to = band.data() + i * width * channels;
+          C* to = band + i * width * channels;
           int64_t iy = top + row0 * plan.stride + i;
           bool inside = iy >= 0 && iy < plan.in_height;
           int64_t begin = inside ? copied_from * channels : width * channels;
@@ -89,7 +90,7 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
           for (int64_t j = begin; j < end; ++j) to[j] = C(from[j]);
           std::fill(to + end, to + width * channels, C(0));
         }
-        source = band.data();
+        source = band;
         source_width = width;
       }
       for (int64_t t = 0; t < count; ++t)
@@ -245,8 +246,9 @@ void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& 
     int64_t shares = std::min<int64_t>((omp_get_max_threads() + chunks - 1) / chunks, P * Q * tiles);
     Scratch<C> partial(chunks * sums);
 
+    ThreadScratch<C> wide_x_scratch(copy_x ? group * x_image : 0), wide_dy_scratch(copy_dy ? group * dy_image : 0);
     parallel_for(chunks * shares, 1, [&](int64_t first, int64_t last) {
-      Scratch<C> wide_x(copy_x ? group * x_image : 0), wide_dy(copy_dy ? group * dy_image : 0);
+      C *wide_x = wide_x_scratch.mine(), *wide_dy = wide_dy_scratch.mine();
       for (int64_t item = first; item < last; ++item) {
         int64_t chunk = item / shares, share = item % shares;
         int64_t image_end = images * (chunk + 1) / chunks;
@@ -258,14 +260,14 @@ void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& 
           const C* pdy;
           if (copy_x) {
             const T* from = x.data<T>() + n0 * x_image;
-            for (int64_t i = 0; i < count * x_image; ++i) wide_x.data()[i] = C(from[i]);
-            px = wide_x.data();
+            for (int64_t i = 0; i < count * x_image; ++i) wide_x[i] = C(from[i]);
+            px = wide_x;
           } else {
             px = static_cast<const C*>(x.raw()) + n0 * x_image;
           }
           if (copy_dy) {
-            pad_rows(wide_dy.data(), dy.data<T>() + n0 * Ho * Wo * K, count * Ho * Wo, K, padded);
-            pdy = wide_dy.data();
+            pad_rows(wide_dy, dy.data<T>() + n0 * Ho * Wo * K, count * Ho * Wo, K, padded);
+            pdy = wide_dy;
           } else {
             pdy = static_cast<const C*>(dy.raw()) + n0 * dy_image;
           }

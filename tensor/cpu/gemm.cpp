@@ -15,10 +15,10 @@ void gemm_parallel(int64_t M, int64_t N, int64_t K, const Matrix<T>& a, const Ma
   });
   // Work is handed out in whole tiles; a thread should have some 10^5 multiplications to do.
   int64_t tiles = (M + kTileRows - 1) / kTileRows;
+  ThreadScratch<C> block(kBlockElements);
   parallel_for(tiles, (int64_t(1) << 17) / std::max<int64_t>(kTileRows * N * K, 1), [&](int64_t first, int64_t last) {
-    Scratch<C> block(kBlockElements);
     gemm_rows(first * kTileRows, std::min(M, last * kTileRows), N, K, a, static_cast<const C*>(panels.data()), c, N,
-              bias, false, block.data());
+              bias, false, block.mine());
   });
 }
 
@@ -40,14 +40,16 @@ void matmul(Tensor& y, const Tensor& a, const Tensor& w, bool trans_a, bool tran
     C* out = narrow ? wide.data() : reinterpret_cast<C*>(y.raw());
     if (bias.defined()) std::copy(bias.data<T>(), bias.data<T>() + N, wide_bias.data());
     const C* start = bias.defined() ? wide_bias.data() : nullptr;
-    auto one = [&](int64_t index) {
-      gemm_parallel<C, T>(M, N, K, {in_a + index * M * K, lda, trans_a}, {in_w + index * K * N, ldw, trans_w},
-                          out + index * M * N, start);
-    };
-    if (batch == 1) one(0);
-    else parallel_for(batch, 1, [&](int64_t first, int64_t last) {   // inner loops then stay on their thread
-      for (int64_t index = first; index < last; ++index) one(index);
-    });
+    if (batch == 1) {
+      gemm_parallel<C, T>(M, N, K, {in_a, lda, trans_a}, {in_w, ldw, trans_w}, out, start);
+    } else {
+      ThreadScratch<C> work(packed_size<C>(K, N) + kBlockElements);
+      parallel_for(batch, 1, [&](int64_t first, int64_t last) {
+        for (int64_t index = first; index < last; ++index)
+          gemm_serial(M, N, K, Matrix<T>{in_a + index * M * K, lda, trans_a},
+                      Matrix<T>{in_w + index * K * N, ldw, trans_w}, out + index * M * N, N, false, work.mine(), start);
+      });
+    }
     if (narrow) {
       T* to = y.data<T>();
       parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {

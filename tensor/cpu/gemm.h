@@ -94,11 +94,10 @@ inline constexpr int64_t kBlockElements = kBlockM * (kBlockK + 16);
 /// kBlockElements elements.
 template <class C, class TA, class TB>
 void gemm_serial(int64_t M, int64_t N, int64_t K, const Matrix<TA>& a, const Matrix<TB>& b, C* c, int64_t ldc,
-                 bool accumulate, C* work) {
+                 bool accumulate, C* work, const C* bias = nullptr) {
   for (int64_t panel = 0; panel < panels_of<C>(N); ++panel)
     pack_panel(work + panel * kPanel<C> * K, b, K, N, panel);
-  gemm_rows(int64_t(0), M, N, K, a, work, c, ldc, static_cast<const C*>(nullptr), accumulate,
-            work + packed_size<C>(K, N));
+  gemm_rows(int64_t(0), M, N, K, a, work, c, ldc, bias, accumulate, work + packed_size<C>(K, N));
 }
 
 }  // namespace mote::cpu

@@ -27,7 +27,7 @@ void for_images(int64_t images, int64_t groups, int64_t elements, Fn&& fn) {
 template <class C>
 MOTE_HD C silu_slope(C u) {
   C s = math::sigmoid(u);
-  return s * (C(1) + u * (C(1) - s));
+  return s * math::fma(u, C(1) - s, C(1));
 }
 
 }  // namespace
@@ -38,16 +38,17 @@ void group_norm(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Te
   for_floating("group_norm", x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     using C = compute_t<T>;
+    ThreadScratch<C> scratch(6 * channels);
+    ThreadScratch<double> totals(2 * channels);
     for_images(images, groups, pixels * channels, [&](int64_t n, int64_t g0, int64_t g1) {
       int64_t c0 = g0 * width, count = (g1 - g0) * width;
       const T* in = x.data<T>() + n * pixels * channels + c0;
       T* out = y.data<T>() + n * pixels * channels + c0;
 
       // Deviations from the first pixel: a large common offset costs no digits.
-      Scratch<C> pivot_(count), sum_(count), square_(count), mean_(count), scale_(count), shift_(count);
-      C *pivot = pivot_.data(), *sum = sum_.data(), *square = square_.data();
-      Scratch<double> total_(count), total_square_(count);
-      double *total = total_.data(), *total_square = total_square_.data();
+      C *pivot = scratch.mine(), *sum = pivot + channels, *square = sum + channels, *middle = square + channels,
+        *scale = middle + channels, *shift = scale + channels;
+      double *total = totals.mine(), *total_square = total + channels;
       for (int64_t c = 0; c < count; ++c) {
         pivot[c] = pixels ? C(in[c]) : C(0);
         total[c] = total_square[c] = 0;
@@ -61,7 +62,7 @@ void group_norm(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Te
           for (int64_t c = 0; c < count; ++c) {
             C deviation = C(row[c]) - pivot[c];
             sum[c] += deviation;
-            square[c] += deviation * deviation;
+            square[c] = math::fma(deviation, deviation, square[c]);
           }
         }
         for (int64_t c = 0; c < count; ++c) {
@@ -84,24 +85,23 @@ void group_norm(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Te
         mean.data<C>()[n * groups + g] = C(group_mean);
         rstd.data<C>()[n * groups + g] = C(group_rstd);
         for (int64_t c = begin; c < begin + width; ++c) {
-          mean_.data()[c] = C(group_mean);
-          scale_.data()[c] = C(gamma.data<T>()[c0 + c]) * C(group_rstd);
-          shift_.data()[c] = C(beta.data<T>()[c0 + c]);
+          middle[c] = C(group_mean);
+          scale[c] = C(gamma.data<T>()[c0 + c]) * C(group_rstd);
+          shift[c] = C(beta.data<T>()[c0 + c]);
         }
       }
-      const C *middle = mean_.data(), *scale = scale_.data(), *shift = shift_.data();
       for (int64_t p = 0; p < pixels; ++p) {
         const T* row = in + p * channels;
         T* to = out + p * channels;
         if (silu) {
 #pragma omp simd
           for (int64_t c = 0; c < count; ++c) {
-            C u = (C(row[c]) - middle[c]) * scale[c] + shift[c];
+            C u = math::fma(C(row[c]) - middle[c], scale[c], shift[c]);
             to[c] = T(u * math::sigmoid(u));
           }
         } else {
 #pragma omp simd
-          for (int64_t c = 0; c < count; ++c) to[c] = T((C(row[c]) - middle[c]) * scale[c] + shift[c]);
+          for (int64_t c = 0; c < count; ++c) to[c] = T(math::fma(C(row[c]) - middle[c], scale[c], shift[c]));
         }
       }
     });
@@ -118,16 +118,16 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
     using T = decltype(zero);
     using C = compute_t<T>;
     Scratch<double> sum_du_(images * channels), sum_duz_(images * channels);   // per image and channel
+    ThreadScratch<C> scratch(8 * channels);
     for_images(images, groups, pixels * channels, [&](int64_t n, int64_t g0, int64_t g1) {
       int64_t c0 = g0 * width, count = (g1 - g0) * width;
       const T* in = x.data<T>() + n * pixels * channels + c0;
       const T* dout = dy.data<T>() + n * pixels * channels + c0;
-      Scratch<C> mean_(count), rstd_(count), gamma_(count), beta_(count), m1_(count), m2_(count), du_(count), duz_(count);
       T* out = dx.defined() ? dx.data<T>() + n * pixels * channels + c0 : nullptr;
       // du is needed twice. In the compute type it waits in dx, which is in L2; rounded to bf16 it would lose digits.
       bool keeps_du = silu && out && std::is_same_v<T, C>;
-      C *mu = mean_.data(), *rs = rstd_.data(), *ga = gamma_.data(), *be = beta_.data(), *m1 = m1_.data(),
-        *m2 = m2_.data(), *sum_du = du_.data(), *sum_duz = duz_.data();
+      C *mu = scratch.mine(), *rs = mu + channels, *ga = rs + channels, *be = ga + channels, *m1 = be + channels,
+        *m2 = m1 + channels, *sum_du = m2 + channels, *sum_duz = sum_du + channels;
       double *total_du = sum_du_.data() + n * channels + c0, *total_duz = sum_duz_.data() + n * channels + c0;
       for (int64_t c = 0; c < count; ++c) {
         int64_t g = n * groups + (c0 + c) / width;
@@ -147,25 +147,25 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
 #pragma omp simd
             for (int64_t c = 0; c < count; ++c) {
               C z = (C(row[c]) - mu[c]) * rs[c];
-              C du = C(drow[c]) * silu_slope(ga[c] * z + be[c]);
+              C du = C(drow[c]) * silu_slope(math::fma(ga[c], z, be[c]));
               du_row[c] = T(du);
               sum_du[c] += du;
-              sum_duz[c] += du * z;
+              sum_duz[c] = math::fma(du, z, sum_duz[c]);
             }
           } else if (silu) {
 #pragma omp simd
             for (int64_t c = 0; c < count; ++c) {
               C z = (C(row[c]) - mu[c]) * rs[c];
-              C du = C(drow[c]) * silu_slope(ga[c] * z + be[c]);
+              C du = C(drow[c]) * silu_slope(math::fma(ga[c], z, be[c]));
               sum_du[c] += du;
-              sum_duz[c] += du * z;
+              sum_duz[c] = math::fma(du, z, sum_duz[c]);
             }
           } else {
 #pragma omp simd
             for (int64_t c = 0; c < count; ++c) {
               C z = (C(row[c]) - mu[c]) * rs[c];
               sum_du[c] += C(drow[c]);
-              sum_duz[c] += C(drow[c]) * z;
+              sum_duz[c] = math::fma(C(drow[c]), z, sum_duz[c]);
             }
           }
         }
@@ -194,14 +194,14 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
 #pragma omp simd
           for (int64_t c = 0; c < count; ++c) {
             C z = (C(row[c]) - mu[c]) * rs[c];
-            C du = C(drow[c]) * silu_slope(ga[c] * z + be[c]);
-            to[c] = T(rs[c] * (ga[c] * du - m1[c] - z * m2[c]));
+            C du = C(drow[c]) * silu_slope(math::fma(ga[c], z, be[c]));
+            to[c] = T(rs[c] * math::fma(-z, m2[c], math::fma(ga[c], du, -m1[c])));
           }
         } else {
 #pragma omp simd
           for (int64_t c = 0; c < count; ++c) {
             C z = (C(row[c]) - mu[c]) * rs[c];
-            to[c] = T(rs[c] * (ga[c] * C(drow[c]) - m1[c] - z * m2[c]));
+            to[c] = T(rs[c] * math::fma(-z, m2[c], math::fma(ga[c], C(drow[c]), -m1[c])));
           }
         }
       }

@@ -1,5 +1,7 @@
 // scratch.h - working memory of a kernel: from the caching allocator, given back at the end of the scope.
 #pragma once
+#include <omp.h>
+
 #include "tensor/allocator.h"
 
 namespace mote::cpu {
@@ -16,6 +18,22 @@ class Scratch {
  private:
   size_t bytes_;
   T* data_;
+};
+
+/// `count` elements for each thread, made before the threads start: what a step asks of the allocator does not depend
+/// on which threads happen to run at the same time.
+template <class T>
+class ThreadScratch {
+ public:
+  explicit ThreadScratch(int64_t count)
+      : stride_((count + 63) / 64 * 64), nested_(omp_in_parallel()),
+        all_(stride_ * (nested_ ? 1 : omp_get_max_threads())) {}
+  T* mine() { return all_.data() + (nested_ ? 0 : omp_get_thread_num()) * stride_; }
+
+ private:
+  int64_t stride_;
+  bool nested_;
+  Scratch<T> all_;
 };
 
 }  // namespace mote::cpu
