@@ -16,7 +16,7 @@ namespace mote::apps {
 namespace {
 
 // Streams of the training seed; other uses of the same seed fork with other keys.
-constexpr uint64_t kOrderKey = 0x6f72646572, kFlipKey = 0x666c6970;   // "order", "flip"
+constexpr uint64_t kOrderKey = 0x6f72646572, kFlipKey = 0x666c6970;  // "order", "flip"
 
 /// A number in [0, count), from 64 random bits; the bias is below count / 2^64.
 int64_t bounded(uint64_t bits, int64_t count) {
@@ -35,7 +35,7 @@ class EpochOrder {
   }
 
  private:
-  void shuffle(int64_t epoch) {   // [Fisher and Yates; Durstenfeld 1964]
+  void shuffle(int64_t epoch) {  // [Fisher and Yates; Durstenfeld 1964]
     order_.resize(size_t(count_));
     std::iota(order_.begin(), order_.end(), int64_t(0));
     Generator generator = generator_.fork(uint64_t(epoch));
@@ -60,8 +60,8 @@ const std::array<float, 256>& pixel_values() {
 }
 
 void require_batches(const Dataset& data, int64_t batch, int64_t index) {
-  check(data.images.defined() && data.images.ndim() == 4 && data.images.dtype() == DType::u8 && data.images.numel() > 0 &&
-            !data.images.is_cuda(),
+  check(data.images.defined() && data.images.ndim() == 4 && data.images.dtype() == DType::u8 &&
+            data.images.numel() > 0 && !data.images.is_cuda(),
         "BatchLoader: needs images u8 [N, H, W, C] on the CPU, got ", describe(data.images));
   check(!data.labels.defined() || (data.labels.dtype() == DType::i64 && data.labels.shape() == Shape{data.count()}),
         "BatchLoader: needs labels i64[", data.count(), "] or none, got ", describe(data.labels));
@@ -70,8 +70,8 @@ void require_batches(const Dataset& data, int64_t batch, int64_t index) {
 
 Batch make_batch(const Dataset& data, int64_t batch, uint64_t seed, bool flip, int64_t index, EpochOrder& order) {
   int64_t end;
-  check(index < INT64_MAX && !__builtin_mul_overflow(index + 1, batch, &end), "BatchLoader: batch ", index, " of ", batch,
-        " images lies beyond position 2^63");
+  check(index < INT64_MAX && !__builtin_mul_overflow(index + 1, batch, &end), "BatchLoader: batch ", index, " of ",
+        batch, " images lies beyond position 2^63");
   int64_t H = data.images.size(1), W = data.images.size(2), C = data.images.size(3), B = batch;
   Batch result{empty(Shape{B, H, W, C}), {}};
   if (data.labels.defined()) result.labels = empty(Shape{B}, DType::i64);
@@ -102,11 +102,11 @@ struct BatchLoader::State {
   int64_t batch;
   uint64_t seed;
   bool flip;
-  int64_t index;          // of the batch that is made next
+  int64_t index;  // of the batch that is made next
   size_t prefetch;
   EpochOrder order;
 
-  std::mutex mutex;       // guards what follows
+  std::mutex mutex;  // guards what follows
   std::condition_variable changed;
   std::deque<Batch> ready;
   std::exception_ptr error;
@@ -133,21 +133,31 @@ struct BatchLoader::State {
         failure = std::current_exception();
       }
       lock.lock();
-      if (failure)
-        error = failure;
-      else
-        ready.push_back(std::move(made));
+      if (failure) error = failure;
+      else ready.push_back(std::move(made));
       changed.notify_all();
       if (failure) return;
     }
   }
 };
 
-BatchLoader::BatchLoader(const Dataset& data, int64_t batch, uint64_t seed, bool flip, int64_t first_index, int prefetch) {
+BatchLoader::BatchLoader(const Dataset& data, int64_t batch, uint64_t seed, bool flip, int64_t first_index,
+                         int prefetch) {
   require_batches(data, batch, first_index);
   check(prefetch >= 0, "BatchLoader: prefetch cannot be negative: ", prefetch);
-  state_.reset(new State{data, batch, seed, flip, first_index, size_t(prefetch), EpochOrder(seed, data.count()),
-                         {}, {}, {}, {}, false, {}});
+  state_.reset(new State{data,
+                         batch,
+                         seed,
+                         flip,
+                         first_index,
+                         size_t(prefetch),
+                         EpochOrder(seed, data.count()),
+                         {},
+                         {},
+                         {},
+                         {},
+                         false,
+                         {}});
   if (prefetch > 0) state_->thread = std::thread([state = state_.get()] { state->run(); });
 }
 

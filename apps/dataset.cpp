@@ -50,9 +50,11 @@ std::string labels_name(const DataOptions& options) { return idx_name(options, "
 
 Dataset load_idx_folder(const std::string& folder, const DataOptions& options) {
   require_folder(folder);
-  std::optional<std::string> images = find_file(folder, images_name(options)), labels = find_file(folder, labels_name(options));
+  std::optional<std::string> images = find_file(folder, images_name(options)),
+                             labels = find_file(folder, labels_name(options));
   if (!images || !labels)
-    fail(Error::Kind::data, folder, ": ", images ? labels_name(options) : images_name(options), " is missing (with or without .gz)");
+    fail(Error::Kind::data, folder, ": ", images ? labels_name(options) : images_name(options),
+         " is missing (with or without .gz)");
   io::LabelledImages set = io::load_idx(*images, *labels);
   return {options.spec, set.images, set.labels, {}, {}};
 }
@@ -60,7 +62,7 @@ Dataset load_idx_folder(const std::string& folder, const DataOptions& options) {
 Dataset load_fashion_mnist(const DataOptions& options) {
   std::vector<std::string> folders;
   if (const char* root = std::getenv("MOTE_DATA"); root && *root) folders = {root, concat_text(root, "/fashion-mnist")};
-  folders.push_back("/usr/share/datasets/fashion-mnist");   // Debian's dataset-fashion-mnist
+  folders.push_back("/usr/share/datasets/fashion-mnist");  // Debian's dataset-fashion-mnist
   auto found = std::find_if(folders.begin(), folders.end(), [&](const std::string& folder) {
     return find_file(folder, images_name(options)).has_value();
   });
@@ -71,7 +73,8 @@ Dataset load_fashion_mnist(const DataOptions& options) {
          "; install it with `apt install dataset-fashion-mnist`, or set MOTE_DATA to the folder that has it");
   }
   Dataset set = load_idx_folder(*found, options);
-  set.class_names = {"T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"};
+  set.class_names = {"T-shirt/top", "trouser", "pullover", "dress", "coat",
+                     "sandal",      "shirt",   "sneaker",  "bag",   "ankle boot"};
   return set;
 }
 
@@ -86,13 +89,16 @@ Dataset load_cifar10_folder(const std::string& folder, const DataOptions& option
     for (int number = 1; number <= kMostBatches; ++number) {
       auto path = find_file(folder, concat_text("data_batch_", number, ".bin"));
       if (!path) continue;
-      if (number != last + 1) fail(Error::Kind::data, folder, ": data_batch_", last + 1, ".bin is missing, data_batch_", number, ".bin is there");
+      if (number != last + 1)
+        fail(Error::Kind::data, folder, ": data_batch_", last + 1, ".bin is missing, data_batch_", number,
+             ".bin is there");
       last = number;
       paths.push_back(*path);
     }
   }
   if (paths.empty())
-    fail(Error::Kind::data, folder, ": ", is_test(options) ? "test_batch.bin" : "data_batch_1.bin", " is missing (with or without .gz)");
+    fail(Error::Kind::data, folder, ": ", is_test(options) ? "test_batch.bin" : "data_batch_1.bin",
+         " is missing (with or without .gz)");
   io::LabelledImages set = io::load_cifar10(paths);
   Dataset data{options.spec, set.images, set.labels, {}, {}};
   if (auto path = find_file(folder, "batches.meta.txt")) data.class_names = io::load_cifar10_names(*path);
@@ -111,7 +117,7 @@ Dataset load_csv_file(const std::string& path, const DataOptions& options) {
 
 struct Pictures {
   std::vector<std::string> paths;
-  std::vector<int64_t> labels;             // as many as paths, or none
+  std::vector<int64_t> labels;  // as many as paths, or none
   std::vector<std::string> class_names;
 };
 
@@ -131,10 +137,8 @@ std::pair<std::vector<std::string>, std::vector<std::string>> list_folder(const 
     std::string name = entry->path().filename().string();
     std::error_code ignored;
     if (name[0] == '.') continue;
-    if (entry->is_directory(ignored))
-      folders.push_back(name);
-    else if (entry->is_regular_file(ignored) && has_picture_name(entry->path()))
-      pictures.push_back(name);
+    if (entry->is_directory(ignored)) folders.push_back(name);
+    else if (entry->is_regular_file(ignored) && has_picture_name(entry->path())) pictures.push_back(name);
   }
   if (error) fail(Error::Kind::data, folder.string(), ": cannot be listed: ", error.message());
   std::sort(pictures.begin(), pictures.end());
@@ -145,7 +149,8 @@ std::pair<std::vector<std::string>, std::vector<std::string>> list_folder(const 
 /// Whether the folders are splits: "train" beside "car" is a class.
 bool has_splits(const std::vector<std::string>& folders) {
   auto is_split = [](const std::string& name) { return name == "train" || name == "test" || name == "val"; };
-  return std::count(folders.begin(), folders.end(), "train") == 1 && std::all_of(folders.begin(), folders.end(), is_split);
+  return std::count(folders.begin(), folders.end(), "train") == 1 &&
+         std::all_of(folders.begin(), folders.end(), is_split);
 }
 
 Pictures list_pictures(const std::string& given, const DataOptions& options) {
@@ -155,13 +160,15 @@ Pictures list_pictures(const std::string& given, const DataOptions& options) {
     root /= options.split;
     std::tie(pictures, folders) = list_folder(root);
   } else if (is_test(options)) {
-    fail(Error::Kind::usage, "folder:", given, " has no test split; it would be the folder ", given, "/test beside ", given, "/train");
+    fail(Error::Kind::usage, "folder:", given, " has no test split; it would be the folder ", given, "/test beside ",
+         given, "/train");
   }
   Pictures found;
   for (const std::string& name : pictures) found.paths.push_back((root / name).string());
   for (const std::string& name : folders) {
     std::vector<std::string> members = list_folder(root / name).first;
-    if (members.empty()) fail(Error::Kind::data, (root / name).string(), ": the class folder has no pictures (png, jpg, bmp, pgm, ppm)");
+    if (members.empty())
+      fail(Error::Kind::data, (root / name).string(), ": the class folder has no pictures (png, jpg, bmp, pgm, ppm)");
     for (const std::string& member : members) {
       found.paths.push_back((root / name / member).string());
       found.labels.push_back(int64_t(found.class_names.size()));
@@ -192,7 +199,8 @@ Tensor fit_square(const Tensor& image, int64_t size) {
   if (H == W) return io::resize_image(image, size, size);
   Tensor square = empty(Shape{side, side, C}, DType::u8);
   const uint8_t* from = image.data<uint8_t>() + ((H - side) / 2 * W + (W - side) / 2) * C;
-  for (int64_t row = 0; row < side; ++row) std::copy_n(from + row * W * C, side * C, square.data<uint8_t>() + row * side * C);
+  for (int64_t row = 0; row < side; ++row)
+    std::copy_n(from + row * W * C, side * C, square.data<uint8_t>() + row * side * C);
   return io::resize_image(square, size, size);
 }
 
@@ -202,11 +210,12 @@ Tensor load_picture(const std::string& path, const DataOptions& options) {
 }
 
 /// Throws unless `image` can stand in one tensor with `first`.
-void require_same_shape(const std::string& path, const Tensor& image, const std::string& first_path, const Shape& first) {
+void require_same_shape(const std::string& path, const Tensor& image, const std::string& first_path,
+                        const Shape& first) {
   if (image.shape() == first) return;
   bool same_sides = image.size(0) == first[0] && image.size(1) == first[1];
-  fail(Error::Kind::data, path, ": the picture is ", image.shape(), ", but ", first_path, " is ", first, " (height, width, channels); ",
-       same_sides ? "--channels 1 or 3 makes them equal" : "--size makes them equal");
+  fail(Error::Kind::data, path, ": the picture is ", image.shape(), ", but ", first_path, " is ", first,
+       " (height, width, channels); ", same_sides ? "--channels 1 or 3 makes them equal" : "--size makes them equal");
 }
 
 Dataset load_folder(const std::string& folder, const DataOptions& options) {
@@ -267,14 +276,18 @@ struct Synthetic {
   Painter (*painter)(int64_t label, Draws draws);
   std::array<const char*, 4> class_names;
 };
-constexpr std::array<Synthetic, 2> kSynthetic{{{"blobs", 3, blob_painter, {"red", "green", "blue", "yellow"}},
-                                               {"stripes", 1, stripe_painter, {"horizontal", "vertical", "falling", "rising"}}}};
+constexpr std::array<Synthetic, 2> kSynthetic{
+    {{"blobs", 3, blob_painter, {"red", "green", "blue", "yellow"}},
+     {"stripes", 1, stripe_painter, {"horizontal", "vertical", "falling", "rising"}}}};
 
 Dataset make_synthetic(const std::string& name, const DataOptions& options) {
-  auto kind = std::find_if(kSynthetic.begin(), kSynthetic.end(), [&](const Synthetic& known) { return known.name == name; });
-  if (kind == kSynthetic.end()) fail(Error::Kind::usage, "synthetic:", name, " is unknown; known are synthetic:blobs and synthetic:stripes");
+  auto kind =
+      std::find_if(kSynthetic.begin(), kSynthetic.end(), [&](const Synthetic& known) { return known.name == name; });
+  if (kind == kSynthetic.end())
+    fail(Error::Kind::usage, "synthetic:", name, " is unknown; known are synthetic:blobs and synthetic:stripes");
   constexpr int64_t kCount = 1024, kSide = 16;
-  int64_t N = options.limit > 0 ? options.limit : kCount, side = options.size > 0 ? options.size : kSide, C = kind->channels;
+  int64_t N = options.limit > 0 ? options.limit : kCount, side = options.size > 0 ? options.size : kSide,
+          C = kind->channels;
   constexpr uint64_t kTrainSeed = 1, kTestSeed = 2;
   Generator generator = Generator{is_test(options) ? kTestSeed : kTrainSeed}.fork(uint64_t(kind - kSynthetic.begin()));
   Dataset data{options.spec, empty(Shape{N, side, side, C}, DType::u8), empty(Shape{N}, DType::i64), {}, {}};
@@ -286,7 +299,8 @@ Dataset make_synthetic(const std::string& name, const DataOptions& options) {
     for (int64_t y = 0; y < side; ++y)
       for (int64_t x = 0; x < side; ++x)
         for (int64_t c = 0; c < C; ++c)
-          *pixel++ = uint8_t(std::lround(255 * paint((double(x) + 0.5) / double(side), (double(y) + 0.5) / double(side), c)));
+          *pixel++ =
+              uint8_t(std::lround(255 * paint((double(x) + 0.5) / double(side), (double(y) + 0.5) / double(side), c)));
   }
   data.class_names.assign(kind->class_names.begin(), kind->class_names.end());
   return data;
@@ -296,15 +310,17 @@ Dataset make_synthetic(const std::string& name, const DataOptions& options) {
 
 void require_options(const DataOptions& options) {
   auto wrong = [](const auto&... parts) { fail(Error::Kind::usage, parts...); };
-  if (options.split != "train" && options.split != "test") wrong("--split is ", io::printable(options.split), "; train and test are known");
-  if (options.size < 0 || options.size > io::kMaxImageSide) wrong("--size is ", options.size, "; 0 (as it is) to ", io::kMaxImageSide, " are allowed");
+  if (options.split != "train" && options.split != "test")
+    wrong("--split is ", io::printable(options.split), "; train and test are known");
+  if (options.size < 0 || options.size > io::kMaxImageSide)
+    wrong("--size is ", options.size, "; 0 (as it is) to ", io::kMaxImageSide, " are allowed");
   if (options.channels != 0 && options.channels != 1 && options.channels != 3)
     wrong("--channels is ", options.channels, "; 0 (as it is), 1 and 3 are allowed");
   if (options.limit < 0) wrong("--limit is ", options.limit, "; 0 (all) or more is allowed");
 }
 
 struct Spec {
-  std::string kind, rest;   // what stands before and after the first colon
+  std::string kind, rest;  // what stands before and after the first colon
 };
 
 Spec parse_spec(const std::string& spec) {
@@ -321,14 +337,15 @@ Dataset load_by_kind(const DataOptions& options) {
   if (kind == "csv") return load_csv_file(rest, options);
   if (kind == "synthetic") return make_synthetic(rest, options);
   if (kind == "pairs")
-    fail(Error::Kind::usage, "--data ", options.spec, " has images with masks, this command needs images alone; folder:", rest, "/images reads them");
+    fail(Error::Kind::usage, "--data ", options.spec,
+         " has images with masks, this command needs images alone; folder:", rest, "/images reads them");
   fail(Error::Kind::usage, "--data ", io::printable(options.spec),
        " is unknown; known are fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, csv:FILE and synthetic:NAME");
 }
 
 void shorten(Dataset& data, int64_t limit) {
   if (limit == 0 || limit >= data.count()) return;
-  data.images = data.images.rows(0, limit).clone();   // a clone, so that the rest is given back
+  data.images = data.images.rows(0, limit).clone();  // a clone, so that the rest is given back
   if (data.labels.defined()) data.labels = data.labels.rows(0, limit).clone();
 }
 
@@ -398,7 +415,7 @@ DatasetReport check_dataset(const DataOptions& options) {
   collect([&, folder = rest] { pictures = list_pictures(folder, options); });
   std::string first_path, first_misfit;
   Shape first;
-  int64_t misfits = 0;   // a folder of photographs may have thousands: they are one problem
+  int64_t misfits = 0;  // a folder of photographs may have thousands: they are one problem
   for (const std::string& path : pictures.paths) {
     collect([&] {
       Tensor image = load_picture(path, options);

@@ -1,6 +1,6 @@
 #include "tensor/tensor.h"
 
-#include <cstring>
+#include <algorithm>
 #include <iomanip>
 
 #include "tensor/allocator.h"
@@ -152,7 +152,7 @@ Tensor from(const std::vector<double>& values, const Shape& shape, DType dtype) 
   check(int64_t(values.size()) == shape.numel(), "from: ", values.size(), " values for shape ", shape, " of ",
         shape.numel(), " elements");
   Tensor wide = empty(shape, DType::f64);
-  std::memcpy(wide.raw(), values.data(), values.size() * sizeof(double));
+  std::copy(values.begin(), values.end(), wide.data<double>());   // memcpy may not be given the null of an empty vector
   return wide.to(dtype);
 }
 

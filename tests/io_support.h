@@ -17,7 +17,7 @@ namespace mote::test {
 using io::Bytes;
 
 inline void write_bytes(const std::string& path, const Bytes& bytes) {
-  std::filesystem::remove(path);   // overwriting makes ext4 wait for the disk, thousands of times in the fuzz tests
+  std::filesystem::remove(path);  // overwriting makes ext4 wait for the disk, thousands of times in the fuzz tests
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file.write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
   if (!file.flush()) throw std::runtime_error("the test cannot write " + path);
@@ -30,13 +30,16 @@ inline Bytes operator+(Bytes a, const Bytes& b) {
   return a;
 }
 
-inline Bytes first_bytes(const Bytes& bytes, size_t count) { return Bytes(bytes.begin(), bytes.begin() + std::ptrdiff_t(count)); }
+inline Bytes first_bytes(const Bytes& bytes, size_t count) {
+  return Bytes(bytes.begin(), bytes.begin() + std::ptrdiff_t(count));
+}
 
 /// `bytes` as one gzip member.
 inline Bytes gzip(const Bytes& bytes) {
   z_stream stream{};
   constexpr int kGzip = 16 + MAX_WBITS;
-  if (deflateInit2(&stream, Z_BEST_COMPRESSION, Z_DEFLATED, kGzip, 8, Z_DEFAULT_STRATEGY) != Z_OK) throw std::bad_alloc();
+  if (deflateInit2(&stream, Z_BEST_COMPRESSION, Z_DEFLATED, kGzip, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+    throw std::bad_alloc();
   Bytes packed(deflateBound(&stream, uLong(bytes.size())));
   stream.next_in = const_cast<uint8_t*>(bytes.data());
   stream.avail_in = uInt(bytes.size());
@@ -90,7 +93,7 @@ class Mutator {
     }
     return bytes;
   }
-  uint32_t below(uint32_t count) { return uint32_t(random_() % count); }   // mt19937 is the same everywhere
+  uint32_t below(uint32_t count) { return uint32_t(random_() % count); }  // mt19937 is the same everywhere
 
  private:
   std::mt19937 random_;

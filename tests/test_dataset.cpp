@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-Dataset load(const std::string& spec, const std::string& split = "train", int64_t size = 0, int64_t channels = 0, int64_t limit = 0) {
+Dataset load(const std::string& spec, const std::string& split = "train", int64_t size = 0, int64_t channels = 0,
+             int64_t limit = 0) {
   return load_dataset({spec, split, size, channels, limit});
 }
 
@@ -27,7 +28,8 @@ class Environment {
     setenv(name, value.c_str(), 1);
   }
   ~Environment() {
-    if (old_.empty()) unsetenv(name_); else setenv(name_, old_.c_str(), 1);
+    if (old_.empty()) unsetenv(name_);
+    else setenv(name_, old_.c_str(), 1);
   }
 
  private:
@@ -35,12 +37,16 @@ class Environment {
   std::string old_;
 };
 
-Bytes big_endian(uint32_t value) { return {uint8_t(value >> 24), uint8_t(value >> 16), uint8_t(value >> 8), uint8_t(value)}; }
+Bytes big_endian(uint32_t value) {
+  return {uint8_t(value >> 24), uint8_t(value >> 16), uint8_t(value >> 8), uint8_t(value)};
+}
 
 /// `count` images of 2 x 2 whose pixels are the image's number.
-void write_idx_folder(const std::string& folder, const std::string& prefix, uint32_t count, const std::string& ending = "") {
+void write_idx_folder(const std::string& folder, const std::string& prefix, uint32_t count,
+                      const std::string& ending = "") {
   fs::create_directories(folder);
-  Bytes images = big_endian(2051) + big_endian(count) + big_endian(2) + big_endian(2), labels = big_endian(2049) + big_endian(count);
+  Bytes images = big_endian(2051) + big_endian(count) + big_endian(2) + big_endian(2),
+        labels = big_endian(2049) + big_endian(count);
   for (uint32_t n = 0; n < count; ++n) {
     images = images + Bytes(4, uint8_t(n));
     labels.push_back(uint8_t(n % 3));
@@ -84,10 +90,10 @@ TEST_CASE("fashion-mnist is found where its package puts it", "[data]") {
     CHECK(counts == std::vector<int64_t>(10, count / 10));
   }
   Dataset data = load("fashion-mnist");
-  CHECK(data.labels.data<int64_t>()[0] == 9);   // the first image is an ankle boot
+  CHECK(data.labels.data<int64_t>()[0] == 9);  // the first image is an ankle boot
   double sum = 0;
   for (int64_t i = 0; i < data.images.numel(); ++i) sum += data.images.data<uint8_t>()[i];
-  CHECK(sum / double(data.images.numel()) / 255 == Approx(0.2860).margin(5e-5));   // the published mean
+  CHECK(sum / double(data.images.numel()) / 255 == Approx(0.2860).margin(5e-5));  // the published mean
 }
 
 TEST_CASE("fashion-mnist in MOTE_DATA comes before the installed one, and a broken one is not passed over", "[data]") {
@@ -114,9 +120,10 @@ TEST_CASE("an idx folder is read by split, with or without gz", "[data]") {
   CHECK(train.hash.size() == 16);
   CHECK(train.hash != test.hash);
   CHECK(train.hash == load("idx:" + folder.path()).hash);
-  CHECK(load("idx:" + folder.path(), "train", 0, 0, 4).hash == test.hash);   // the hash is of the content
+  CHECK(load("idx:" + folder.path(), "train", 0, 0, 4).hash == test.hash);  // the hash is of the content
   fs::remove(folder.path("t10k-labels-idx1-ubyte"));
-  CHECK_FAILS(Error::Kind::data, load("idx:" + folder.path(), "test"), folder.path(), "t10k-labels-idx1-ubyte is missing");
+  CHECK_FAILS(Error::Kind::data, load("idx:" + folder.path(), "test"), folder.path(),
+              "t10k-labels-idx1-ubyte is missing");
   CHECK_FAILS(Error::Kind::data, load("idx:" + folder.path("none")), "none", "no such folder");
   CHECK_FAILS(Error::Kind::data, load("idx:"), "empty");
 }
@@ -170,7 +177,7 @@ TEST_CASE("a folder of pictures is read in the order of names, a folder a class"
   CHECK(!flat.labels.defined());
   CHECK(flat.classes() == 0);
 
-  write_picture(folder.path("train/1.png"), 4, 4, 1, 10);   // a class, since there are other folders
+  write_picture(folder.path("train/1.png"), 4, 4, 1, 10);  // a class, since there are other folders
   write_picture(folder.path("car/2.png"), 4, 4, 1, 20);
   CHECK_FAILS(Error::Kind::data, load(spec), "beside class folders");
   fs::remove(folder.path("a.png"));
@@ -260,13 +267,14 @@ TEST_CASE("synthetic sets are the same every time and differ by split, class and
     CHECK(data.hash == load("synthetic:" + name).hash);
     CHECK(data.hash != load("synthetic:" + name, "test").hash);
     Dataset larger = load("synthetic:" + name, "train", 0, 0, 1500);
-    CHECK_SAME(larger.images.rows(0, 1024), data.images);   // image i depends on i alone
+    CHECK_SAME(larger.images.rows(0, 1024), data.images);  // image i depends on i alone
     CHECK(load("synthetic:" + name, "train", 9, 3, 5).images.shape() == Shape{5, 9, 9, 3});
     CHECK(load("synthetic:" + name, "train", 9, 1, 5).images.shape() == Shape{5, 9, 9, 1});
     std::set<std::vector<double>> different;
     for (int64_t n = 0; n < 64; ++n) different.insert(data.images.rows(n, n + 1).to_vector());
     CHECK(different.size() == 64);
-    auto [low, high] = std::minmax_element(data.images.data<uint8_t>(), data.images.data<uint8_t>() + data.images.numel());
+    auto [low, high] =
+        std::minmax_element(data.images.data<uint8_t>(), data.images.data<uint8_t>() + data.images.numel());
     CHECK(*low < 10);
     CHECK(*high > 245);
   }
@@ -327,7 +335,7 @@ TEST_CASE("every place of an epoch is equally likely for every image", "[data]")
     for (size_t place = 0; place < 5; ++place) ++counts[place][order[place]];
   }
   for (auto& row : counts)
-    for (int64_t count : row) CHECK(std::abs(count - kSeeds / 5) < 150);   // 5 standard deviations of 28.3
+    for (int64_t count : row) CHECK(std::abs(count - kSeeds / 5) < 150);  // 5 standard deviations of 28.3
 }
 
 TEST_CASE("pixels become v / 127.5 - 1 and keep their labels", "[data]") {
@@ -356,7 +364,7 @@ TEST_CASE("half of the images are flipped, by position, and whole pixels stay to
     for (int i = 0; i < 6; ++i) REQUIRE(pixel[i] == value(is_flipped ? (i + 3) % 6 : i));
     flipped += is_flipped;
   }
-  CHECK(std::abs(flipped - 500) < 80);   // 5 standard deviations of 15.8
+  CHECK(std::abs(flipped - 500) < 80);  // 5 standard deviations of 15.8
   CHECK_SAME(BatchLoader::make(data, 10, 5, true, 7).images, batch.images.rows(70, 80));
 }
 
@@ -386,7 +394,7 @@ TEST_CASE("a loader can be dropped at any time", "[data]") {
 
 TEST_CASE("an Error of the thread comes out of next, after the batches before it", "[data]") {
   Dataset data = numbered(10);
-  int64_t last = INT64_MAX / 4 - 1;   // the last batch whose positions fit in 64 bits
+  int64_t last = INT64_MAX / 4 - 1;  // the last batch whose positions fit in 64 bits
   for (int prefetch : {0, 1, 3}) {
     BatchLoader loader(data, 4, 1, false, last - 1, prefetch);
     CHECK(labels_of(loader.next()) == labels_of(BatchLoader::make(data, 4, 1, false, last - 1)));

@@ -34,7 +34,7 @@ template <class Work>
 bool fails_on_full_disk(int64_t limit, Work&& work) {
   pid_t child = fork();
   if (child == 0) {
-    signal(SIGXFSZ, SIG_IGN);   // write() then fails with EFBIG, as it fails with ENOSPC on a full disk
+    signal(SIGXFSZ, SIG_IGN);  // write() then fails with EFBIG, as it fails with ENOSPC on a full disk
     rlimit bound{rlim_t(limit), rlim_t(limit)};
     setrlimit(RLIMIT_FSIZE, &bound);
     int code = 1;
@@ -60,7 +60,9 @@ TEST_CASE("read_file returns the whole file up to its cap", "[io]") {
     write_bytes(folder.path("f"), some_bytes(size));
     CHECK(io::read_file(folder.path("f"), int64_t(size)) == some_bytes(size));
     CHECK(io::read_file(folder.path("f"), kCap) == some_bytes(size));
-    if (size > 0) CHECK_FAILS(Error::Kind::data, io::read_file(folder.path("f"), int64_t(size) - 1), folder.path("f"), "larger than");
+    if (size > 0)
+      CHECK_FAILS(Error::Kind::data, io::read_file(folder.path("f"), int64_t(size) - 1), folder.path("f"),
+                  "larger than");
   }
   CHECK_FAILS(Error::Kind::data, io::read_file(folder.path("none"), kCap), "none", "cannot be opened");
   CHECK_FAILS(Error::Kind::data, io::read_file(folder.path(), kCap), "folder");
@@ -76,7 +78,8 @@ TEST_CASE("read_maybe_gzip gives the same bytes packed, in members, or plain", "
     CHECK(io::read_maybe_gzip(path, kCap) == bytes);
     write_bytes(path, gzip(bytes));
     CHECK(io::read_maybe_gzip(path, int64_t(size)) == bytes);
-    write_bytes(path, gzip(first_bytes(bytes, size / 3)) + gzip({}) + gzip(Bytes(bytes.begin() + std::ptrdiff_t(size / 3), bytes.end())));
+    write_bytes(path, gzip(first_bytes(bytes, size / 3)) + gzip({}) +
+                          gzip(Bytes(bytes.begin() + std::ptrdiff_t(size / 3), bytes.end())));
     CHECK(io::read_maybe_gzip(path, int64_t(size)) == bytes);
     CHECK(io::peek_maybe_gzip(path, 2) == first_bytes(bytes, std::min<size_t>(size, 2)));
   }
@@ -91,19 +94,20 @@ TEST_CASE("gzip data that is cut off anywhere, damaged or followed by garbage is
     CAPTURE(length);
     CHECK_FAILS(Error::Kind::data, io::read_maybe_gzip(path, kCap), path, "cut off at byte " + std::to_string(length));
   }
-  for (size_t at = packed.size() - 8; at < packed.size(); ++at) {   // CRC and length
+  for (size_t at = packed.size() - 8; at < packed.size(); ++at) {  // CRC and length
     Bytes damaged = packed;
     damaged[at] ^= 1;
     write_bytes(path, damaged);
     CHECK_FAILS(Error::Kind::data, io::read_maybe_gzip(path, kCap), path, "byte");
   }
-  for (size_t at = 10; at < packed.size() - 8; ++at) {   // behind the gzip header, whose time and system mean nothing
+  for (size_t at = 10; at < packed.size() - 8; ++at) {  // behind the gzip header, whose time and system mean nothing
     Bytes damaged = packed;
     damaged[at] ^= 0x10;
     write_bytes(path, damaged);
     CAPTURE(at);
-    bool is_same = false;   // only the unused bits behind the last block may change unseen: the bytes are the same
-    std::string outcome = not_failing(Error::Kind::data, {path}, [&] { is_same = io::read_maybe_gzip(path, kCap) == bytes; });
+    bool is_same = false;  // only the unused bits behind the last block may change unseen: the bytes are the same
+    std::string outcome =
+        not_failing(Error::Kind::data, {path}, [&] { is_same = io::read_maybe_gzip(path, kCap) == bytes; });
     CHECK((outcome == "" || (is_same && at == packed.size() - 9)));
   }
   write_bytes(path, packed + bytes_of("x"));
@@ -117,7 +121,8 @@ TEST_CASE("a gzip bomb stops at the cap", "[io]") {
   std::string path = folder.path("bomb.gz");
   write_bytes(path, gzip(Bytes(32 << 20, 0)));
   CHECK(fs::file_size(path) < 40000);
-  CHECK_FAILS(Error::Kind::data, io::read_maybe_gzip(path, kCap, "the size of the header"), path, "more than 1048576 bytes", "the size of the header");
+  CHECK_FAILS(Error::Kind::data, io::read_maybe_gzip(path, kCap, "the size of the header"), path,
+              "more than 1048576 bytes", "the size of the header");
   CHECK(io::read_maybe_gzip(path, 32 << 20).size() == size_t(32) << 20);
   CHECK_FAILS(Error::Kind::data, io::read_maybe_gzip(path, (32 << 20) - 1), "more than 33554431");
 }
@@ -128,7 +133,7 @@ TEST_CASE("an atomic write replaces the old file and leaves nothing else", "[io]
   io::write_file_atomic(path, "old");
   CHECK(io::read_file(path, kCap) == bytes_of("old"));
   Bytes bytes = some_bytes(700001);
-  io::write_file_atomic(path, [&](const io::Append& append) {   // pieces below, at and above the buffer's size
+  io::write_file_atomic(path, [&](const io::Append& append) {  // pieces below, at and above the buffer's size
     append(bytes.data(), 1);
     append(bytes.data() + 1, 0);
     append(bytes.data() + 1, 400000);
@@ -146,16 +151,19 @@ TEST_CASE("a failing write leaves the old file and no temporary file", "[io]") {
 
   SECTION("because the writer throws") {
     struct Stop {};
-    CHECK_THROWS_AS(io::write_file_atomic(path, [&](const io::Append& append) {
-      append(bytes.data(), bytes.size());
-      throw Stop();
-    }), Stop);
+    CHECK_THROWS_AS(io::write_file_atomic(path,
+                                          [&](const io::Append& append) {
+                                            append(bytes.data(), bytes.size());
+                                            throw Stop();
+                                          }),
+                    Stop);
   }
   SECTION("because the disk is full, at any place") {
     for (int64_t limit : {0, 1, 4096, 1 << 18, (1 << 20) - 1})
       CHECK(fails_on_full_disk(limit, [&] {
         io::write_file_atomic(path, [&](const io::Append& append) {
-          for (size_t at = 0; at < bytes.size(); at += 1000) append(bytes.data() + at, std::min<size_t>(1000, bytes.size() - at));
+          for (size_t at = 0; at < bytes.size(); at += 1000)
+            append(bytes.data() + at, std::min<size_t>(1000, bytes.size() - at));
         });
       }));
   }

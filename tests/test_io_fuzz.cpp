@@ -1,5 +1,5 @@
-// Readers of files against random damage: they return or throw Error(data or checkpoint), nothing else. The seed is fixed,
-// so a failure repeats; run with SANITIZE=address,undefined to see more than crashes.
+// Readers of files against random damage: they return or throw Error(data or checkpoint), nothing else. The seed is
+// fixed, so a failure repeats; run with SANITIZE=address,undefined to see more than crashes.
 #include "tensor/io/csv.h"
 #include "tensor/io/idx.h"
 #include "tensor/io/image.h"
@@ -28,7 +28,8 @@ Outcome fuzz(uint32_t seed, const std::vector<Bytes>& files, int rounds, Read&& 
         ++outcome.accepted;
       } catch (const Error& error) {
         if (error.kind() != Error::Kind::data && error.kind() != Error::Kind::checkpoint)
-          FAIL("seed " << seed << ", round " << round << ", file " << file << ": wrong kind of error: " << error.what());
+          FAIL("seed " << seed << ", round " << round << ", file " << file
+                       << ": wrong kind of error: " << error.what());
         ++outcome.refused;
       } catch (const std::exception& error) {
         FAIL("seed " << seed << ", round " << round << ", file " << file << ": " << error.what());
@@ -63,7 +64,8 @@ TEST_CASE("damaged safetensors files never do more than throw Error", "[io][fuzz
   std::string path = folder.path("f");
   io::save_safetensors(path, {{"a", from({1, 2}, {2})}, {"b", from({3}, {1, 1}, DType::u8)}}, {{"k", "v"}});
   Bytes with_hash = io::read_file(path, 1 << 20);
-  std::string header = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[1,1],"data_offsets":[8,9]}})";
+  std::string header =
+      R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[1,1],"data_offsets":[8,9]}})";
   Bytes plain(8);
   uint64_t length = header.size();
   std::memcpy(plain.data(), &length, 8);
@@ -73,7 +75,7 @@ TEST_CASE("damaged safetensors files never do more than throw Error", "[io][fuzz
     io::load_safetensors(path);
   });
   CHECK(outcome.refused > 3000);
-  CHECK(outcome.accepted > 0);   // damage of the data of a file without a hash: the test reaches the end of the reader
+  CHECK(outcome.accepted > 0);  // damage of the data of a file without a hash: the test reaches the end of the reader
 }
 
 TEST_CASE("damaged safetensors headers of the right length never do more than throw Error", "[io][fuzz]") {
@@ -88,12 +90,14 @@ TEST_CASE("damaged safetensors headers of the right length never do more than th
     io::load_safetensors(path);
   });
   CHECK(outcome.refused > 2000);
-  CHECK(outcome.accepted > 0);   // changed names and metadata
+  CHECK(outcome.accepted > 0);  // changed names and metadata
 }
 
 TEST_CASE("damaged pictures never do more than throw Error", "[io][fuzz]") {
   Bytes pnm = bytes_of("P6 3 2 255\n") + Bytes(18, 9);
-  Bytes bmp = bytes_of("BM") + Bytes{78, 0, 0, 0, 0, 0, 0, 0, 54, 0, 0, 0, 40, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 24, 0} + Bytes(24 + 24);
+  Bytes bmp = bytes_of("BM") +
+              Bytes{78, 0, 0, 0, 0, 0, 0, 0, 54, 0, 0, 0, 40, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 24, 0} +
+              Bytes(24 + 24);
   REQUIRE_NOTHROW(io::decode_image(bmp, "bmp"));
   Outcome plain = fuzz(3, {small_png(), pnm, bmp}, 2000, [](const Bytes& file) { io::decode_image(file, "x"); });
   CHECK(plain.refused > 3000);
@@ -107,9 +111,10 @@ TEST_CASE("damaged pixel rows of a PNG never do more than throw Error", "[io][fu
   auto u32 = [](uint32_t v) { return Bytes{uint8_t(v >> 24), uint8_t(v >> 16), uint8_t(v >> 8), uint8_t(v)}; };
   struct Kind {
     uint8_t width, height, depth, colour, interlace;
-    size_t bytes;   // of the rows with their filters
+    size_t bytes;  // of the rows with their filters
   };
-  for (const Kind& kind : {Kind{5, 3, 8, 0, 0, 18}, {9, 2, 1, 3, 0, 6}, {3, 3, 8, 2, 1, 33}, {2, 2, 16, 6, 0, 34}, {4, 2, 8, 4, 0, 18}}) {
+  for (const Kind& kind :
+       {Kind{5, 3, 8, 0, 0, 18}, {9, 2, 1, 3, 0, 6}, {3, 3, 8, 2, 1, 33}, {2, 2, 16, 6, 0, 34}, {4, 2, 8, 4, 0, 18}}) {
     CAPTURE(int(kind.colour));
     Outcome outcome = fuzz(5, {Bytes(kind.bytes, 1)}, 2000, [&](const Bytes& rows) {
       Bytes header = u32(kind.width) + u32(kind.height) + Bytes{kind.depth, kind.colour, 0, 0, kind.interlace};

@@ -11,7 +11,7 @@
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
-#include <stb_image_write.h>   // the only JPEG encoder at hand
+#include <stb_image_write.h>  // the only JPEG encoder at hand
 #pragma GCC diagnostic pop
 
 using namespace mote;
@@ -25,7 +25,8 @@ Tensor picture(int64_t H, int64_t W, int64_t C) {
   uint8_t* value = image.data<uint8_t>();
   for (int64_t y = 0; y < H; ++y)
     for (int64_t x = 0; x < W; ++x)
-      for (int64_t c = 0; c < C; ++c) *value++ = uint8_t(y % 3 == 0 ? 7 * x + 13 * c : y % 3 == 1 ? x * x * 31 + y * 17 + c : 3 * y + 2 * x);
+      for (int64_t c = 0; c < C; ++c)
+        *value++ = uint8_t(y % 3 == 0 ? 7 * x + 13 * c : y % 3 == 1 ? x * x * 31 + y * 17 + c : 3 * y + 2 * x);
   return image;
 }
 
@@ -67,10 +68,12 @@ Bytes png_file(const std::vector<Bytes>& chunks) {
 }
 
 /// Samples [height, width, samples a pixel], packed as the format says; seven passes if interlaced.
-Bytes pack_rows(const std::vector<int>& samples, int64_t width, int64_t height, int64_t count, int depth, bool interlaced) {
+Bytes pack_rows(const std::vector<int>& samples, int64_t width, int64_t height, int64_t count, int depth,
+                bool interlaced) {
   // The pass of each pixel of an 8 x 8 block, as the specification draws it.
-  static const int kPasses[8][8] = {{1, 6, 4, 6, 2, 6, 4, 6}, {7, 7, 7, 7, 7, 7, 7, 7}, {5, 6, 5, 6, 5, 6, 5, 6}, {7, 7, 7, 7, 7, 7, 7, 7},
-                                    {3, 6, 4, 6, 3, 6, 4, 6}, {7, 7, 7, 7, 7, 7, 7, 7}, {5, 6, 5, 6, 5, 6, 5, 6}, {7, 7, 7, 7, 7, 7, 7, 7}};
+  static const int kPasses[8][8] = {{1, 6, 4, 6, 2, 6, 4, 6}, {7, 7, 7, 7, 7, 7, 7, 7}, {5, 6, 5, 6, 5, 6, 5, 6},
+                                    {7, 7, 7, 7, 7, 7, 7, 7}, {3, 6, 4, 6, 3, 6, 4, 6}, {7, 7, 7, 7, 7, 7, 7, 7},
+                                    {5, 6, 5, 6, 5, 6, 5, 6}, {7, 7, 7, 7, 7, 7, 7, 7}};
   Bytes raw;
   for (int pass = 1; pass <= (interlaced ? 7 : 1); ++pass) {
     for (int64_t y = 0; y < height; ++y) {
@@ -111,13 +114,15 @@ void append_to(void* target, void* data, int size) {
 
 Bytes jpeg_file(const Tensor& image) {
   Bytes out;
-  stbi_write_jpg_to_func(append_to, &out, int(image.size(1)), int(image.size(0)), int(image.size(2)), image.data<uint8_t>(), 95);
+  stbi_write_jpg_to_func(append_to, &out, int(image.size(1)), int(image.size(0)), int(image.size(2)),
+                         image.data<uint8_t>(), 95);
   return out;
 }
 
 Bytes bmp_file(const Tensor& image) {
   Bytes out;
-  stbi_write_bmp_to_func(append_to, &out, int(image.size(1)), int(image.size(0)), int(image.size(2)), image.data<uint8_t>());
+  stbi_write_bmp_to_func(append_to, &out, int(image.size(1)), int(image.size(0)), int(image.size(2)),
+                         image.data<uint8_t>());
   return out;
 }
 
@@ -127,7 +132,8 @@ Bytes bmp_file(const Tensor& image) {
 
 TEST_CASE("a PNG comes back as it was saved, at every odd size", "[io]") {
   ScratchFolder folder;
-  for (auto [H, W] : {std::array<int64_t, 2>{1, 1}, {1, 2}, {1, 257}, {257, 1}, {2, 3}, {31, 17}, {64, 64}, {5, 16384}}) {
+  for (auto [H, W] :
+       {std::array<int64_t, 2>{1, 1}, {1, 2}, {1, 257}, {257, 1}, {2, 3}, {31, 17}, {64, 64}, {5, 16384}}) {
     for (int64_t C : {1, 3}) {
       CAPTURE(H, W, C);
       Tensor image = picture(H, W, C);
@@ -141,7 +147,7 @@ TEST_CASE("a PNG comes back as it was saved, at every odd size", "[io]") {
 TEST_CASE("a smooth picture packs well", "[io]") {
   Tensor image = empty({256, 256, 3}, DType::u8);
   for (int64_t i = 0; i < image.numel(); ++i) image.data<uint8_t>()[i] = uint8_t(i / 768 / 2 + i % 768 / 6);
-  CHECK(io::encode_png(image).size() < 2000);   // of 196608; without filters it would be about 20 times as much
+  CHECK(io::encode_png(image).size() < 2000);  // of 196608; without filters it would be about 20 times as much
 }
 
 TEST_CASE("encode_png refuses what is no picture", "[io]") {
@@ -157,8 +163,9 @@ TEST_CASE("every PNG colour type, depth and interlacing is decoded", "[io]") {
     int64_t samples;
     std::vector<int> depths;
   };
-  const Bytes palette{10, 20, 30, 40, 50, 60};   // two entries; indices stay below 2
-  for (const Type& type : {Type{0, 1, {1, 2, 4, 8, 16}}, {2, 3, {8, 16}}, {3, 1, {1, 2, 4, 8}}, {4, 2, {8, 16}}, {6, 4, {8, 16}}}) {
+  const Bytes palette{10, 20, 30, 40, 50, 60};  // two entries; indices stay below 2
+  for (const Type& type :
+       {Type{0, 1, {1, 2, 4, 8, 16}}, {2, 3, {8, 16}}, {3, 1, {1, 2, 4, 8}}, {4, 2, {8, 16}}, {6, 4, {8, 16}}}) {
     for (int depth : type.depths) {
       for (bool interlaced : {false, true}) {
         for (auto [W, H] : {std::array<int64_t, 2>{1, 1}, {3, 2}, {5, 1}, {1, 9}, {17, 11}}) {
@@ -171,14 +178,16 @@ TEST_CASE("every PNG colour type, depth and interlacing is decoded", "[io]") {
           for (int64_t pixel = 0; pixel < W * H; ++pixel) {
             for (int64_t c = 0; c < C; ++c) {
               int value = samples[size_t(pixel * type.samples + (type.colour == 3 ? 0 : c))];
-              expected.push_back(type.colour == 3 ? palette[size_t(value * 3 + c)] : std::floor(value * 255.0 / largest + 0.5));
+              expected.push_back(type.colour == 3 ? palette[size_t(value * 3 + c)]
+                                                  : std::floor(value * 255.0 / largest + 0.5));
             }
           }
           Bytes packed = deflated(pack_rows(samples, W, H, type.samples, depth, interlaced));
-          Bytes half_1 = first_bytes(packed, packed.size() / 2), half_2(packed.begin() + std::ptrdiff_t(packed.size() / 2), packed.end());
-          Bytes file = png_file({header_chunk(uint32_t(W), uint32_t(H), depth, type.colour, interlaced), chunk("tEXt", bytes_of("a\0b")),
-                                 type.colour == 3 ? chunk("PLTE", palette) : Bytes{}, chunk("IDAT", half_1), chunk("IDAT", {}),
-                                 chunk("IDAT", half_2), chunk("IEND", {})});
+          Bytes half_1 = first_bytes(packed, packed.size() / 2),
+                half_2(packed.begin() + std::ptrdiff_t(packed.size() / 2), packed.end());
+          Bytes file = png_file({header_chunk(uint32_t(W), uint32_t(H), depth, type.colour, interlaced),
+                                 chunk("tEXt", bytes_of("a\0b")), type.colour == 3 ? chunk("PLTE", palette) : Bytes{},
+                                 chunk("IDAT", half_1), chunk("IDAT", {}), chunk("IDAT", half_2), chunk("IEND", {})});
           CHECK_SAME(io::decode_image(file, "x.png"), from(expected, {H, W, C}, DType::u8));
         }
       }
@@ -192,7 +201,8 @@ TEST_CASE("a PNG cut off at any byte or with any flipped bit is an error", "[io]
     CAPTURE(length);
     CHECK_FAILS(Error::Kind::data, io::decode_image(first_bytes(good, length), "x.png"), "x.png");
   }
-  for (size_t bit = 0; bit < good.size() * 8; ++bit) {   // the signature, a length, a type, a checksum, or what it covers
+  for (size_t bit = 0; bit < good.size() * 8;
+       ++bit) {  // the signature, a length, a type, a checksum, or what it covers
     Bytes damaged = good;
     damaged[bit / 8] ^= uint8_t(1 << bit % 8);
     CAPTURE(bit);
@@ -201,7 +211,7 @@ TEST_CASE("a PNG cut off at any byte or with any flipped bit is an error", "[io]
 }
 
 TEST_CASE("broken PNG structures are refused with the reason", "[io]") {
-  const Bytes rows{0, 1, 2, 0, 3, 4};   // 2 x 2 grey
+  const Bytes rows{0, 1, 2, 0, 3, 4};  // 2 x 2 grey
   const Bytes head = header_chunk(2, 2, 8, 0, 0), data = chunk("IDAT", deflated(rows)), end = chunk("IEND", {});
   const Bytes packed = deflated(rows);
   REQUIRE_NOTHROW(io::decode_image(grey_png(2, 2, rows), "x.png"));
@@ -233,11 +243,12 @@ TEST_CASE("broken PNG structures are refused with the reason", "[io]") {
       {"unknown filter 5", grey_png(2, 2, {5, 1, 2, 0, 3, 4})},
       {"has 5 bytes, 6 are needed", grey_png(2, 2, {0, 1, 2, 0, 3})},
       {"more than the 6 bytes", grey_png(2, 2, {0, 1, 2, 0, 3, 4, 5})},
-      {"more than the 6 bytes", grey_png(2, 2, Bytes(1 << 20, 0))},   // a bomb
+      {"more than the 6 bytes", grey_png(2, 2, Bytes(1 << 20, 0))},  // a bomb
       {"cannot hold a picture", png_file({header_chunk(16384, 16384, 16, 6, 0), data, end})},
       {"cut off after", png_file({head, chunk("IDAT", first_bytes(packed, packed.size() - 1)), end})},
       {"is broken after", png_file({head, chunk("IDAT", bytes_of("not zlib")), end})},
-      {"is broken after", png_file({head, chunk("IDAT", first_bytes(packed, packed.size() - 1) + Bytes{0}), end})},   // Adler
+      {"is broken after",
+       png_file({head, chunk("IDAT", first_bytes(packed, packed.size() - 1) + Bytes{0}), end})},  // Adler
       {"bytes follow", png_file({head, chunk("IDAT", packed + Bytes{0}), end})},
       {"bytes follow", png_file({head, data, data, end})},
       {"is empty", {}},
@@ -257,7 +268,8 @@ TEST_CASE("what follows the end chunk of a PNG is not looked at", "[io]") {
 TEST_CASE("a JPEG is decoded closely and refused when it was cut off anywhere", "[io]") {
   for (int64_t C : {1, 3}) {
     Tensor image = empty({19, 13, C}, DType::u8);
-    for (int64_t i = 0; i < image.numel(); ++i) image.data<uint8_t>()[i] = uint8_t(60 + i / C % 13 * 4 + i / C / 13 * 3);
+    for (int64_t i = 0; i < image.numel(); ++i)
+      image.data<uint8_t>()[i] = uint8_t(60 + i / C % 13 * 4 + i / C / 13 * 3);
     Bytes file = jpeg_file(image);
     // stb writes three components even for grey; quality 95 errs by a few levels.
     CHECK_CLOSE(io::decode_image(file, "x.jpg", int(C)), image, 6, 0);
@@ -269,6 +281,33 @@ TEST_CASE("a JPEG is decoded closely and refused when it was cut off anywhere", 
   }
 }
 
+TEST_CASE("JPEG segments that would lead the decoder astray are refused", "[io]") {
+  const Bytes start{0xff, 0xd8}, end{0xff, 0xd9};
+  auto segment = [](uint8_t marker, const Bytes& content) {
+    return Bytes{0xff, marker, uint8_t((content.size() + 2) >> 8), uint8_t(content.size() + 2)} + content;
+  };
+  Bytes counts(17, 0);
+  counts[16] = 255;
+  counts[15] = 2;  // 257 values, one more than there are bytes
+  struct Case {
+    std::string why;
+    Bytes file;
+  };
+  for (const Case& c :
+       std::vector<Case>{{"Huffman table of 257 values", start + segment(0xc4, counts + Bytes(257)) + end},
+                         {"Huffman table of 0 values", start + segment(0xc4, Bytes(16)) + end},
+                         {"Huffman table of 1 values",
+                          start + segment(0xc4, Bytes(17, 0) + Bytes{0} + Bytes(15, 0) + Bytes{1}) + end},
+                         {"marker 0 at byte 2", start + Bytes{0xff, 0, 0, 2} + end},
+                         {"marker 208 at byte 2", start + Bytes{0xff, 0xd0} + end},
+                         {"marker 216 at byte 2", start + start + end},
+                         {"should have 1 bytes", start + Bytes{0xff, 0xe0, 0, 1} + end},
+                         {"should have 9 bytes", start + Bytes{0xff, 0xe0, 0, 9} + end},
+                         {"a marker is needed at byte 6", start + segment(0xe0, {}) + Bytes{1, 2, 3}},
+                         {"JPEG: ", start + Bytes{0xff} + end}})
+    CHECK_FAILS(Error::Kind::data, io::decode_image(c.file, "x.jpg"), "x.jpg: JPEG: ", c.why);
+}
+
 TEST_CASE("a BMP is decoded exactly and refused when it was cut off anywhere", "[io]") {
   Tensor image = picture(5, 7, 3);
   Bytes file = bmp_file(image);
@@ -278,7 +317,7 @@ TEST_CASE("a BMP is decoded exactly and refused when it was cut off anywhere", "
     CHECK_FAILS(Error::Kind::data, io::decode_image(first_bytes(file, length), "x.bmp"), "x.bmp");
   }
   Bytes wide = file;
-  wide[20] = 1;   // width 7 + 65536
+  wide[20] = 1;  // width 7 + 65536
   CHECK_FAILS(Error::Kind::data, io::decode_image(wide, "x.bmp"), "65543 x 5");
 }
 
@@ -286,7 +325,8 @@ TEST_CASE("binary PNM is decoded, scaled and checked", "[io]") {
   auto pnm = [](const std::string& head, const Bytes& data) { return bytes_of(head) + data; };
   CHECK_SAME(io::decode_image(pnm("P5 2 1 255\n", {3, 200}), "x"), from({3, 200}, {1, 2, 1}, DType::u8));
   CHECK_SAME(io::decode_image(pnm("P5\n# c\n2 #d\n1\n4\n", {1, 4}), "x"), from({64, 255}, {1, 2, 1}, DType::u8));
-  CHECK_SAME(io::decode_image(pnm("P6 1 1 65535\n", {255, 255, 0, 0, 128, 0}), "x"), from({255, 0, 128}, {1, 1, 3}, DType::u8));
+  CHECK_SAME(io::decode_image(pnm("P6 1 1 65535\n", {255, 255, 0, 0, 128, 0}), "x"),
+             from({255, 0, 128}, {1, 1, 3}, DType::u8));
   struct Case {
     std::string why;
     Bytes file;
@@ -322,8 +362,9 @@ TEST_CASE("load_image tells what is wrong with a file", "[io]") {
 
 TEST_CASE("colour becomes luma and grey is repeated", "[io]") {
   Tensor colour = from({255, 0, 0, 0, 255, 0, 0, 0, 255, 77, 77, 77, 10, 20, 30}, {1, 5, 3}, DType::u8);
-  CHECK_SAME(io::convert_channels(colour, 1), from({76, 150, 29, 77, 18}, {1, 5, 1}, DType::u8));   // 18.15 -> 18
-  CHECK_SAME(io::convert_channels(from({5, 6}, {1, 2, 1}, DType::u8), 3), from({5, 5, 5, 6, 6, 6}, {1, 2, 3}, DType::u8));
+  CHECK_SAME(io::convert_channels(colour, 1), from({76, 150, 29, 77, 18}, {1, 5, 1}, DType::u8));  // 18.15 -> 18
+  CHECK_SAME(io::convert_channels(from({5, 6}, {1, 2, 1}, DType::u8), 3),
+             from({5, 5, 5, 6, 6, 6}, {1, 2, 3}, DType::u8));
   CHECK_SAME(io::decode_image(io::encode_png(colour), "x", 1), io::convert_channels(colour, 1));
   for (int grey = 0; grey < 256; ++grey) {
     Tensor g = full({1, 1, 3}, grey, DType::u8);
@@ -332,7 +373,7 @@ TEST_CASE("colour becomes luma and grey is repeated", "[io]") {
 }
 
 TEST_CASE("a grid places images row by row with white between", "[io]") {
-  Tensor images = from({-1, 0, 1, 2, -3, 0.5}, {3, 1, 2, 1});   // three images of 1 x 2
+  Tensor images = from({-1, 0, 1, 2, -3, 0.5}, {3, 1, 2, 1});  // three images of 1 x 2
   // 127.5 rounds to 128; 2 and -3 are clamped; (0.5 + 1) 127.5 = 191.25
   CHECK_SAME(io::image_grid(images, 2, 1),
              from({0, 128, 255, 255, 255, 255, 255, 255, 255, 255, 0, 191, 255, 255, 255}, {3, 5, 1}, DType::u8));
@@ -358,9 +399,11 @@ TEST_CASE("shrinking averages areas and growing is bilinear", "[io]") {
   // Pixels of 4/3: (0 + 10/3) / (4/3) = 2.5, (2 10 + 2 20) / 4 = 15, 27.5; halves round up.
   CHECK_SAME(io::resize_image(image, 2, 3), from({3, 15, 28, 43, 55, 68}, {2, 3, 1}, DType::u8));
   // Centres at halves: target 1 of 4 lies at (1 + 0.5) / 2 - 0.5 = 0.25.
-  CHECK_SAME(io::resize_image(from({0, 100}, {1, 2, 1}, DType::u8), 1, 4), from({0, 25, 75, 100}, {1, 4, 1}, DType::u8));
+  CHECK_SAME(io::resize_image(from({0, 100}, {1, 2, 1}, DType::u8), 1, 4),
+             from({0, 25, 75, 100}, {1, 4, 1}, DType::u8));
   CHECK_SAME(io::resize_image(from({7}, {1, 1, 1}, DType::u8), 3, 2), full({3, 2, 1}, 7, DType::u8));
   Tensor constant = full({7, 5, 3}, 255, DType::u8);
-  for (int64_t side : {1, 2, 3, 4, 6, 8, 11, 64}) CHECK_SAME(io::resize_image(constant, side, side), full({side, side, 3}, 255, DType::u8));
+  for (int64_t side : {1, 2, 3, 4, 6, 8, 11, 64})
+    CHECK_SAME(io::resize_image(constant, side, side), full({side, side, 3}, 255, DType::u8));
   CHECK_FAILS(Error::Kind::argument, io::resize_image(image, 0, 1), "resize_image");
 }

@@ -71,8 +71,11 @@ TEST_CASE("a file without tensors and one of another program can be read", "[io]
   write_bytes(path, raw_file("{}", {}));
   CHECK(io::load_safetensors(path).metadata.empty());
   // Spaces at the end, offsets not in the order of the header, no metadata.
-  write_bytes(path, raw_file(R"({"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},"a":{"shape":[1],"data_offsets":[0,1],"dtype":"U8"}}   )",
-                             {9, 8, 7}));
+  write_bytes(
+      path,
+      raw_file(
+          R"({"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},"a":{"shape":[1],"data_offsets":[0,1],"dtype":"U8"}}   )",
+          {9, 8, 7}));
   io::Safetensors file = io::load_safetensors(path);
   CHECK_SAME(file.tensors["a"], from({9}, {1}, DType::u8));
   CHECK_SAME(file.tensors["b"], from({8, 7}, {2}, DType::u8));
@@ -91,10 +94,8 @@ TEST_CASE("every flipped bit of a saved file is noticed", "[io]") {
     write_bytes(path, damaged);
     CAPTURE(bit);
     std::string outcome = not_failing(Error::Kind::checkpoint, {path}, [&] { io::load_safetensors(path); });
-    if (outcome == "no error")
-      ++unnoticed;
-    else
-      CHECK(outcome == "");
+    if (outcome == "no error") ++unnoticed;
+    else CHECK(outcome == "");
   }
   CHECK(unnoticed == 0);
 }
@@ -118,7 +119,7 @@ TEST_CASE("a safetensors file cut off at any byte is an error", "[io]") {
 
 TEST_CASE("hostile safetensors headers are refused with the reason", "[io]") {
   struct Case {
-    std::string why;      // in the message
+    std::string why;  // in the message
     std::string header;
     size_t data_bytes;
     int64_t length = -1;  // of the header, where it lies
@@ -127,7 +128,8 @@ TEST_CASE("hostile safetensors headers are refused with the reason", "[io]") {
     return R"({"w":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}";
   };
   const std::string f32 = R"("F32")";
-  const std::string one = R"({"dtype":"U8","shape":[1],"data_offsets":[0,1]})", two = R"({"dtype":"U8","shape":[1],"data_offsets":[1,2]})";
+  const std::string one = R"({"dtype":"U8","shape":[1],"data_offsets":[0,1]})",
+                    two = R"({"dtype":"U8","shape":[1],"data_offsets":[1,2]})";
   std::vector<Case> cases{
       {"the header should have 3 bytes, but only 2 follow", "{}", 0, 3},
       {"100000000 is the most", "{}", 0, 100000001},
@@ -188,9 +190,11 @@ TEST_CASE("hostile safetensors headers are refused with the reason", "[io]") {
       {"bytes 0..1 before tensor 'w' belong to no tensor", entry(f32, "[1]", "[1,5]"), 5},
       {"inside the tensor before it", R"({"a":)" + one + R"(,"b":)" + one + "}", 1},
       {"inside the tensor before it",
-       R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}})", 4},
+       R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}})",
+       4},
       {"inside the tensor before it",
-       R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}})", 4},
+       R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}})",
+       4},
       {"no mote.hash", R"({"__metadata__":{"mote.format":"1"}})", 0},
       {"does not match its hash", R"({"__metadata__":{"mote.hash":"0000000000000000"}})", 0},
   };

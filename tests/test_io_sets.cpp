@@ -10,12 +10,16 @@ using namespace mote::test;
 
 namespace {
 
-Bytes big_endian(uint32_t value) { return {uint8_t(value >> 24), uint8_t(value >> 16), uint8_t(value >> 8), uint8_t(value)}; }
+Bytes big_endian(uint32_t value) {
+  return {uint8_t(value >> 24), uint8_t(value >> 16), uint8_t(value >> 8), uint8_t(value)};
+}
 
 Bytes idx_images(uint32_t count, uint32_t rows, uint32_t columns, const Bytes& pixels, uint32_t magic = 2051) {
   return big_endian(magic) + big_endian(count) + big_endian(rows) + big_endian(columns) + pixels;
 }
-Bytes idx_labels(uint32_t count, const Bytes& labels, uint32_t magic = 2049) { return big_endian(magic) + big_endian(count) + labels; }
+Bytes idx_labels(uint32_t count, const Bytes& labels, uint32_t magic = 2049) {
+  return big_endian(magic) + big_endian(count) + labels;
+}
 
 Bytes cifar_record(uint8_t label) {
   Bytes record{label};
@@ -78,7 +82,7 @@ TEST_CASE("wrong idx headers are refused with the reason", "[io]") {
   for (const Case& c : std::vector<Case>{
            {"magic number is 2049, idx images begin with 2051", idx_labels(1, {1})},
            {"magic number is 2049, idx images begin with 2051", idx_images(1, 1, 1, {1}, 2049)},
-           {"magic number is 50855936", idx_images(1, 1, 1, {1}, 0x03080000)},   // the other byte order
+           {"magic number is 50855936", idx_images(1, 1, 1, {1}, 0x03080000)},  // the other byte order
            {"too few for the 16 bytes", {}},
            {"too few for the 16 bytes", first_bytes(idx_images(1, 1, 1, {}), 15)},
            {"size 0 of the images at byte 4 is 0", idx_images(0, 1, 1, {})},
@@ -110,7 +114,8 @@ TEST_CASE("CIFAR records become images with the channels last, over several file
   REQUIRE(set.images.shape() == Shape{3, 32, 32, 3});
   for (int64_t n = 0; n < 3; ++n)
     for (int64_t place = 0; place < 1024; ++place)
-      for (int64_t c = 0; c < 3; ++c) REQUIRE(set.images.data<uint8_t>()[(n * 1024 + place) * 3 + c] == c * 70 + place % 97);
+      for (int64_t c = 0; c < 3; ++c)
+        REQUIRE(set.images.data<uint8_t>()[(n * 1024 + place) * 3 + c] == c * 70 + place % 97);
 }
 
 TEST_CASE("broken CIFAR files are refused with the reason", "[io]") {
@@ -119,7 +124,8 @@ TEST_CASE("broken CIFAR files are refused with the reason", "[io]") {
   Bytes two = cifar_record(1) + cifar_record(2);
   for (size_t length : {1, 2, 1000, 3072, 3074, 6145}) {
     write_bytes(path, first_bytes(two, length));
-    CHECK_FAILS(Error::Kind::data, io::load_cifar10({path}), path, std::to_string(length) + " bytes", "at byte " + std::to_string(length / 3073 * 3073));
+    CHECK_FAILS(Error::Kind::data, io::load_cifar10({path}), path, std::to_string(length) + " bytes",
+                "at byte " + std::to_string(length / 3073 * 3073));
   }
   write_bytes(path, {});
   CHECK_FAILS(Error::Kind::data, io::load_cifar10({path}), path, "no records");
@@ -143,7 +149,8 @@ TEST_CASE("CIFAR class names are ten lines", "[io]") {
 TEST_CASE("digits are read from text and scaled to bytes", "[io]") {
   ScratchFolder folder;
   std::string path = folder.path("d.csv");
-  for (const std::string& text : {digits_line(4) + "\n" + digits_line(9) + "\n", digits_line(4) + "\r\n" + digits_line(9)}) {
+  for (const std::string& text :
+       {digits_line(4) + "\n" + digits_line(9) + "\n", digits_line(4) + "\r\n" + digits_line(9)}) {
     for (const Bytes& file : {bytes_of(text), gzip(bytes_of(text))}) {
       write_bytes(path, file);
       io::LabelledImages set = io::load_digits_csv(path);
@@ -159,21 +166,24 @@ TEST_CASE("digits are read from text and scaled to bytes", "[io]") {
 TEST_CASE("broken digits are refused with line and column", "[io]") {
   ScratchFolder folder;
   std::string path = folder.path("d.csv"), good = digits_line(4);
-  auto with_first = [&](const std::string& field) { return digits_line(1) + "\n" + field + good.substr(good.find(',')); };
+  auto with_first = [&](const std::string& field) {
+    return digits_line(1) + "\n" + field + good.substr(good.find(','));
+  };
   struct Case {
     std::string why, text;
   };
-  for (const Case& c : std::vector<Case>{{"is empty", ""},
-                                         {"line 1, column 1: '' is no integer", "\n"},
-                                         {"line 2, column 1: '17' is no integer 0..16", with_first("17")},
-                                         {"line 2, column 1: '-1' is no integer", with_first("-1")},
-                                         {"line 2, column 1: '1.0' is no integer", with_first("1.0")},
-                                         {"line 2, column 1: ' 1' is no integer", with_first(" 1")},
-                                         {"line 2, column 1: '99999999999999999999' is no", with_first("99999999999999999999")},
-                                         {"line 2, column 1: '' is no integer", good + "\n\n" + good},
-                                         {"line 1 has fewer than 65 columns", "1,2,3\n"},
-                                         {"line 1 has more than 65 columns", good + ",1\n"},
-                                         {"line 1, column 65: '10' is no integer 0..9", good.substr(0, good.size() - 1) + "10\n"}}) {
+  for (const Case& c :
+       std::vector<Case>{{"is empty", ""},
+                         {"line 1, column 1: '' is no integer", "\n"},
+                         {"line 2, column 1: '17' is no integer 0..16", with_first("17")},
+                         {"line 2, column 1: '-1' is no integer", with_first("-1")},
+                         {"line 2, column 1: '1.0' is no integer", with_first("1.0")},
+                         {"line 2, column 1: ' 1' is no integer", with_first(" 1")},
+                         {"line 2, column 1: '99999999999999999999' is no", with_first("99999999999999999999")},
+                         {"line 2, column 1: '' is no integer", good + "\n\n" + good},
+                         {"line 1 has fewer than 65 columns", "1,2,3\n"},
+                         {"line 1 has more than 65 columns", good + ",1\n"},
+                         {"line 1, column 65: '10' is no integer 0..9", good.substr(0, good.size() - 1) + "10\n"}}) {
     write_bytes(path, bytes_of(c.text));
     CHECK_FAILS(Error::Kind::data, io::load_digits_csv(path), path, c.why);
   }

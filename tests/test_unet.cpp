@@ -217,8 +217,8 @@ TEST_CASE("a damaged config is refused with every problem named", "[unet]") {
   object["base"] = 16.5;
   object["multipliers"] = {1, "2"};
   std::string message = error_of([&] { unet_config_from_json(object.dump()); }, Error::Kind::checkpoint);
-  for (const char* part : {"missing key 'heads'", "unknown key 'depth'",
-                           "key 'base' has a value of the wrong type: 16.5", "key 'multipliers' has a value of the wrong type"})
+  for (const char* part : {"missing key 'heads'", "unknown key 'depth'", "'base' has a value of the wrong type: 16.5",
+                           "'multipliers' has a value of the wrong type"})
     CHECK(contains(message, part));
   CHECK(contains(error_of([] { unet_config_from_json("{"); }, Error::Kind::checkpoint), "not a json object"));
   CHECK(contains(error_of([] { unet_config_from_json("[1]"); }, Error::Kind::checkpoint), "not a json object"));

@@ -32,7 +32,8 @@ LabelledImages load_cifar10(const std::vector<std::string>& paths) {
     const Bytes& file = files[index];
     for (size_t at = 0; at < file.size(); at += size_t(kRecord)) {
       if (file[at] >= kClasses)
-        fail(Error::Kind::data, paths[index], ": the label at byte ", at, " is ", int(file[at]), ", 0 to 9 are allowed");
+        fail(Error::Kind::data, paths[index], ": the label at byte ", at, " is ", int(file[at]),
+             ", 0 to 9 are allowed");
       *label++ = file[at];
       const uint8_t* planes = file.data() + at + 1;
       for (int64_t place = 0; place < kPlane; ++place)

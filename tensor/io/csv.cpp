@@ -20,10 +20,12 @@ int64_t read_field(const std::string& path, std::string_view& rest, int64_t line
   int64_t value = -1;
   auto [stop, error] = std::from_chars(field.data(), field.data() + field.size(), value);
   if (error != std::errc() || stop != field.data() + field.size() || value < 0 || value > largest)
-    fail(Error::Kind::data, path, ": line ", line, ", column ", column + 1, ": ", printable(field), " is no integer 0..", largest);
+    fail(Error::Kind::data, path, ": line ", line, ", column ", column + 1, ": ", printable(field),
+         " is no integer 0..", largest);
   bool has_more = field.size() < rest.size();
   if (has_more == is_last)
-    fail(Error::Kind::data, path, ": line ", line, " has ", is_last ? "more" : "fewer", " than ", kPixels + 1, " columns");
+    fail(Error::Kind::data, path, ": line ", line, " has ", is_last ? "more" : "fewer", " than ", kPixels + 1,
+         " columns");
   rest.remove_prefix(std::min(rest.size(), field.size() + 1));
   return value;
 }

@@ -34,7 +34,7 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
-  bool close() {   // true if the system reports success: some file systems tell of a full disk only here
+  bool close() {  // true if the system reports success: some file systems tell of a full disk only here
     int fd = std::exchange(fd_, -1);
     return ::close(fd) == 0;
   }
@@ -61,7 +61,8 @@ class Input {
     while (done < bytes) {
       ssize_t got = ::read(file_.get(), static_cast<char*>(target) + done, bytes - done);
       if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail(Error::Kind::data, path_, ": reading failed at byte ", position_ + done, ": ", system_reason(errno));
+      if (got < 0)
+        fail(Error::Kind::data, path_, ": reading failed at byte ", position_ + done, ": ", system_reason(errno));
       if (got == 0) break;
       done += size_t(got);
     }
@@ -107,14 +108,15 @@ class GzipInput {
     while (done < bytes && !at_end_) {
       refill();
       if (stream_.avail_in == 0)
-        fail(Error::Kind::data, path_, ": gzip data is cut off at byte ", packed_position(), ", within member ", member_);
+        fail(Error::Kind::data, path_, ": gzip data is cut off at byte ", packed_position(), ", within member ",
+             member_);
       if (between_members_) next_member();
       stream_.next_out = target + done;
       stream_.avail_out = uInt(std::min(bytes - done, size_t(1) << 30));
       uInt room = stream_.avail_out;
       int status = inflate(&stream_, Z_NO_FLUSH);
       done += room - stream_.avail_out;
-      if (status == Z_STREAM_END) {   // zlib has compared the CRC and the length
+      if (status == Z_STREAM_END) {  // zlib has compared the CRC and the length
         between_members_ = true;
         refill();
         at_end_ = stream_.avail_in == 0;
@@ -197,7 +199,8 @@ Bytes read_maybe_gzip(const std::string& path, int64_t cap, std::string_view cap
 Bytes peek_maybe_gzip(const std::string& path, int64_t bytes) {
   check(bytes >= 0, "peek_maybe_gzip: bytes cannot be negative: ", bytes);
   Bytes head(static_cast<size_t>(bytes));
-  head.resize(is_gzip(path) ? GzipInput(path).read(head.data(), head.size()) : Input(path).read(head.data(), head.size()));
+  head.resize(is_gzip(path) ? GzipInput(path).read(head.data(), head.size())
+                            : Input(path).read(head.data(), head.size()));
   return head;
 }
 
@@ -220,10 +223,8 @@ class TemporaryFile {
   void append(const void* data, size_t bytes) {
     const char* from = static_cast<const char*>(data);
     if (buffer_.size() + bytes > kChunk) flush();
-    if (bytes >= kChunk)
-      write_out(from, bytes);
-    else
-      buffer_.insert(buffer_.end(), from, from + bytes);
+    if (bytes >= kChunk) write_out(from, bytes);
+    else buffer_.insert(buffer_.end(), from, from + bytes);
   }
 
   void commit() {
@@ -236,8 +237,9 @@ class TemporaryFile {
     // a folder answer EINVAL; there is nothing more to be done on them.
     std::string folder = std::filesystem::path(target_).parent_path().string();
     Descriptor handle(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (handle.get() < 0) return;   // a folder that may be written to but not read
-    if (::fsync(handle.get()) != 0 && errno != EINVAL && errno != ENOTSUP) fail_write(folder, "writing the folder to the disk", errno);
+    if (handle.get() < 0) return;  // a folder that may be written to but not read
+    if (::fsync(handle.get()) != 0 && errno != EINVAL && errno != ENOTSUP)
+      fail_write(folder, "writing the folder to the disk", errno);
   }
 
  private:
@@ -304,7 +306,7 @@ void write_file_atomic(const std::string& path, std::string_view text) {
 // ---- Hash ----------------------------------------------------------------------------------------------------------
 
 namespace {
-constexpr uint64_t kFnvPrime = 0x100000001b3;   // [Fowler, Noll, Vo; RFC 9923]
+constexpr uint64_t kFnvPrime = 0x100000001b3;  // [Fowler, Noll, Vo; RFC 9923]
 
 uint64_t mix(uint64_t state, uint64_t word) {
   state = (state ^ word) * kFnvPrime;

@@ -8,12 +8,12 @@
 namespace mote::io {
 namespace {
 
-constexpr int64_t kImagesMagic = 2051, kLabelsMagic = 2049;   // 0x0803 and 0x0801: bytes in 3 axes and in 1
+constexpr int64_t kImagesMagic = 2051, kLabelsMagic = 2049;  // 0x0803 and 0x0801: bytes in 3 axes and in 1
 constexpr int64_t kLargestFile = int64_t(1) << 34;
 
 struct IdxFile {
-  std::array<int64_t, 3> sizes{1, 1, 1};   // as many as the magic tells, then ones
-  Bytes bytes;                             // with the header
+  std::array<int64_t, 3> sizes{1, 1, 1};  // as many as the magic tells, then ones
+  Bytes bytes;                            // with the header
   const uint8_t* data;
 };
 
@@ -39,12 +39,14 @@ IdxFile read_idx(const std::string& path, int64_t magic, const char* content) {
   for (int64_t axis = 0; axis < axes; ++axis) {
     int64_t size = big_endian(head, size_t(4 + 4 * axis));
     if (size < 1 || (axis > 0 && size > kMaxImageSide))
-      broken("size ", axis, " of the ", content, " at byte ", 4 + 4 * axis, " is ", size, "; ", axis > 0 ? concat_text("1 to ", kMaxImageSide, " are allowed") : "at least 1 is needed");
+      broken("size ", axis, " of the ", content, " at byte ", 4 + 4 * axis, " is ", size, "; ",
+             axis > 0 ? concat_text("1 to ", kMaxImageSide, " are allowed") : "at least 1 is needed");
     file.sizes[size_t(axis)] = size;
-    elements *= size;   // at most 2^32 * 2^14 * 2^14
+    elements *= size;  // at most 2^32 * 2^14 * 2^14
   }
   needed += elements;
-  if (needed > kLargestFile) broken("its header gives ", elements, " bytes of ", content, "; ", kLargestFile, " are the most that is read");
+  if (needed > kLargestFile)
+    broken("its header gives ", elements, " bytes of ", content, "; ", kLargestFile, " are the most that is read");
   file.bytes = read_maybe_gzip(path, needed, "the size that its idx header gives");
   require_header(file.bytes);
   if (int64_t(file.bytes.size()) != needed || !std::equal(head.begin(), head.end(), file.bytes.begin()))
@@ -72,7 +74,8 @@ Tensor load_idx_labels(const std::string& path) {
 LabelledImages load_idx(const std::string& images_path, const std::string& labels_path) {
   LabelledImages set{load_idx_images(images_path), load_idx_labels(labels_path)};
   if (set.images.size(0) != set.labels.size(0))
-    fail(Error::Kind::data, images_path, " has ", set.images.size(0), " images, but ", labels_path, " has ", set.labels.size(0), " labels");
+    fail(Error::Kind::data, images_path, " has ", set.images.size(0), " images, but ", labels_path, " has ",
+         set.labels.size(0), " labels");
   return set;
 }
 

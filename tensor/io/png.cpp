@@ -15,7 +15,7 @@ namespace mote::io {
 namespace {
 
 constexpr std::array<uint8_t, 8> kSignature{0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-constexpr size_t kChunkFrame = 12;   // length, type, CRC
+constexpr size_t kChunkFrame = 12;  // length, type, CRC
 enum ColourType : int { kGrey = 0, kRgb = 2, kPalette = 3, kGreyAlpha = 4, kRgbAlpha = 6 };
 enum Filter : uint8_t { kNone, kSub, kUp, kAverage, kPaeth, kFilters };
 
@@ -26,7 +26,8 @@ uint32_t read_u32(const uint8_t* from) {
 /// The neighbour among left, above and upper left that is nearest to left + above - upper left.
 uint8_t paeth(int left, int above, int upper_left) {
   int estimate = left + above - upper_left;
-  int to_left = std::abs(estimate - left), to_above = std::abs(estimate - above), to_corner = std::abs(estimate - upper_left);
+  int to_left = std::abs(estimate - left), to_above = std::abs(estimate - above),
+      to_corner = std::abs(estimate - upper_left);
   if (to_left <= to_above && to_left <= to_corner) return uint8_t(left);
   return uint8_t(to_above <= to_corner ? above : upper_left);
 }
@@ -71,7 +72,7 @@ class PngReader {
   }
 
   bool is_colour() const { return colour_ == kRgb || colour_ == kRgbAlpha || colour_ == kPalette; }
-  int64_t samples() const {   // a pixel
+  int64_t samples() const {  // a pixel
     return colour_ == kRgb ? 3 : colour_ == kRgbAlpha ? 4 : colour_ == kGreyAlpha ? 2 : 1;
   }
   std::span<const Pass> passes() const {
@@ -96,7 +97,8 @@ class PngReader {
       if (stored != crc) broken("the checksum of the ", printable(type), " chunk at byte ", position, " is wrong");
       std::span<const uint8_t> content(chunk + 8, length);
       if ((type == "IHDR") != previous.empty())
-        broken("the IHDR chunk must be the first and only there; the chunk at byte ", position, " is ", printable(type));
+        broken("the IHDR chunk must be the first and only there; the chunk at byte ", position, " is ",
+               printable(type));
       if (type == "IEND") {
         if (length != 0) broken("the IEND chunk at byte ", position, " is not empty");
         break;
@@ -105,12 +107,14 @@ class PngReader {
         read_header(content);
       } else if (type == "PLTE") {
         if (!data_.empty() || !palette_.empty() || length == 0 || length % 3 != 0 || length > 768 || !is_colour())
-          broken("the PLTE chunk at byte ", position, " (", length, " bytes) is not allowed there or has a wrong length");
+          broken("the PLTE chunk at byte ", position, " (", length,
+                 " bytes) is not allowed there or has a wrong length");
         palette_ = content;
       } else if (type == "IDAT") {
-        if (!data_.empty() && previous != "IDAT") broken("the IDAT chunk at byte ", position, " is separated from the others");
+        if (!data_.empty() && previous != "IDAT")
+          broken("the IDAT chunk at byte ", position, " is separated from the others");
         data_.push_back(content);
-      } else if (!(type[0] & 0x20)) {   // capital letter: the picture cannot be understood without it
+      } else if (!(type[0] & 0x20)) {  // capital letter: the picture cannot be understood without it
         broken("unknown critical chunk ", printable(type), " at byte ", position);
       }
       previous = type;
@@ -128,16 +132,20 @@ class PngReader {
     colour_ = header[9];
     if (width_ < 1 || height_ < 1 || width_ > kMaxImageSide || height_ > kMaxImageSide)
       broken("the picture is ", width_, " x ", height_, "; 1 to ", kMaxImageSide, " a side are allowed");
-    constexpr int kByte = 1 << 8, kBelowByte = 1 << 1 | 1 << 2 | 1 << 4, kTwoBytes = 1 << 16;   // bit d: depth d
+    constexpr int kByte = 1 << 8, kBelowByte = 1 << 1 | 1 << 2 | 1 << 4, kTwoBytes = 1 << 16;  // bit d: depth d
     int allowed = 0;
     switch (colour_) {
       case kGrey: allowed = kBelowByte | kByte | kTwoBytes; break;
       case kPalette: allowed = kBelowByte | kByte; break;
-      case kRgb: case kGreyAlpha: case kRgbAlpha: allowed = kByte | kTwoBytes; break;
+      case kRgb:
+      case kGreyAlpha:
+      case kRgbAlpha: allowed = kByte | kTwoBytes; break;
     }
-    if (depth_ > 16 || !(allowed >> depth_ & 1)) broken("depth ", depth_, " with colour type ", colour_, " does not exist");
+    if (depth_ > 16 || !(allowed >> depth_ & 1))
+      broken("depth ", depth_, " with colour type ", colour_, " does not exist");
     if (header[10] != 0 || header[11] != 0 || header[12] > 1)
-      broken("compression ", int(header[10]), ", filter ", int(header[11]), " or interlace ", int(header[12]), " is unknown");
+      broken("compression ", int(header[10]), ", filter ", int(header[11]), " or interlace ", int(header[12]),
+             " is unknown");
     interlaced_ = header[12] == 1;
   }
 
@@ -150,7 +158,8 @@ class PngReader {
     // Deflate makes at most 258 bytes of 2 bits, so a small file cannot ask for much memory.
     constexpr int64_t kBestRatio = 1032;
     if (expected / kBestRatio > packed)
-      broken(packed, " bytes of pixel data cannot hold a picture of ", width_, " x ", height_, " (", expected, " bytes)");
+      broken(packed, " bytes of pixel data cannot hold a picture of ", width_, " x ", height_, " (", expected,
+             " bytes)");
 
     Bytes raw(static_cast<size_t>(expected));
     z_stream stream{};
@@ -183,7 +192,8 @@ class PngReader {
     inflateEnd(&stream);
     if (left < 0) broken("the pixel data unpacks to more than the ", expected, " bytes that the header gives");
     if (status == Z_OK) broken("the pixel data is cut off after ", expected - left, " of ", expected, " bytes");
-    if (status != Z_STREAM_END) broken("the pixel data is broken after ", expected - left, " of ", expected, " bytes: ", reason);
+    if (status != Z_STREAM_END)
+      broken("the pixel data is broken after ", expected - left, " of ", expected, " bytes: ", reason);
     if (left > 0) broken("the pixel data has ", expected - left, " bytes, ", expected, " are needed");
     if (unread) broken("bytes follow the end of the pixel data");
     return raw;
@@ -191,7 +201,7 @@ class PngReader {
 
   /// Undoes the filters of one pass in place and spreads its pixels over the image. Returns where the next pass begins.
   uint8_t* decode_pass(const Pass& pass, uint8_t* raw, uint8_t* image) const {
-    if (columns(pass) <= 0) return raw;   // a pass without columns has no filter bytes either
+    if (columns(pass) <= 0) return raw;  // a pass without columns has no filter bytes either
     int64_t length = row_bytes(pass), step = std::max<int64_t>(1, samples() * depth_ / 8);
     const Bytes zeros(static_cast<size_t>(length));
     const uint8_t* above = zeros.data();
@@ -200,7 +210,8 @@ class PngReader {
       if (filter >= kFilters) broken("row ", row, " has the unknown filter ", filter);
       for (int64_t at = 0; at < length; ++at) {
         bool has_left = at >= step;
-        raw[at] = uint8_t(raw[at] + prediction(filter, has_left ? raw[at - step] : 0, above[at], has_left ? above[at - step] : 0));
+        raw[at] = uint8_t(
+            raw[at] + prediction(filter, has_left ? raw[at - step] : 0, above[at], has_left ? above[at - step] : 0));
       }
       store_row(pass, row, raw, image);
       above = raw;
@@ -215,10 +226,12 @@ class PngReader {
     for (int64_t column = 0; column < count; ++column, target += pass.dx * C) {
       if (colour_ == kPalette) {
         size_t entry = sample(raw, column);
-        if (entry * 3 >= palette_.size()) broken("a pixel has colour ", entry, " of a palette of ", palette_.size() / 3);
+        if (entry * 3 >= palette_.size())
+          broken("a pixel has colour ", entry, " of a palette of ", palette_.size() / 3);
         std::copy_n(palette_.data() + entry * 3, 3, target);
       } else {
-        for (int64_t channel = 0; channel < C; ++channel) target[channel] = to_byte(sample(raw, column * samples() + channel));
+        for (int64_t channel = 0; channel < C; ++channel)
+          target[channel] = to_byte(sample(raw, column * samples() + channel));
       }
     }
   }
@@ -337,18 +350,20 @@ Tensor decode_png(const Bytes& file, const std::string& name) {
 }
 
 Bytes encode_png(const Tensor& image) {
-  check(image.defined() && image.dtype() == DType::u8 && image.ndim() == 3 && (image.size(2) == 1 || image.size(2) == 3) &&
-            image.size(0) > 0 && image.size(1) > 0,
+  check(image.defined() && image.dtype() == DType::u8 && image.ndim() == 3 &&
+            (image.size(2) == 1 || image.size(2) == 3) && image.size(0) > 0 && image.size(1) > 0,
         "encode_png: needs u8 [H, W, 1 or 3] with at least one pixel, got ", describe(image));
   Tensor on_host = image.to(Device{});
   int64_t H = image.size(0), W = image.size(1), C = image.size(2);
   constexpr int64_t kLargest = 0x7fffffff;
-  check(H <= kLargest && W <= kLargest && W * C < int64_t(1) << 32, "encode_png: ", describe(image), " is too large for the format");
+  check(H <= kLargest && W <= kLargest && W * C < int64_t(1) << 32, "encode_png: ", describe(image),
+        " is too large for the format");
 
   Bytes header;
   append_u32(header, uint32_t(W));
   append_u32(header, uint32_t(H));
-  const uint8_t rest[5] = {8, uint8_t(C == 3 ? kRgb : kGrey), 0, 0, 0};   // depth, colour, compression, filter, interlace
+  // Depth, colour, compression, filter, interlacing.
+  const uint8_t rest[5] = {8, uint8_t(C == 3 ? kRgb : kGrey), 0, 0, 0};
   header.insert(header.end(), rest, rest + 5);
   Bytes out(kSignature.begin(), kSignature.end());
   append_chunk(out, "IHDR", header);

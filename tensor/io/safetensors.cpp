@@ -17,7 +17,7 @@ namespace mote::io {
 namespace {
 
 constexpr int64_t kLengthBytes = 8;
-constexpr int64_t kLongestHeader = 100'000'000;   // the limit of the format's reference implementation
+constexpr int64_t kLongestHeader = 100'000'000;  // the limit of the format's reference implementation
 constexpr std::string_view kMetadataKey = "__metadata__", kHashKey = "mote.hash", kFormatKey = "mote.format";
 
 struct DTypeName {
@@ -38,9 +38,9 @@ std::string_view name_in_file(DType dtype) {
 }
 
 struct Header {
-  std::vector<SafetensorsInfo> tensors;   // by begin, without gaps or overlaps
+  std::vector<SafetensorsInfo> tensors;  // by begin, without gaps or overlaps
   std::map<std::string, std::string> metadata;
-  int64_t data_begin = 0;                 // bytes from the start of the file
+  int64_t data_begin = 0;  // bytes from the start of the file
 };
 
 // ---- Header parsing ------------------------------------------------------------------------------------------------
@@ -86,14 +86,10 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
         return true;
       case Place::tensor:
         key_ = key;
-        if (key == "dtype")
-          enter_field(Place::dtype, has_dtype_);
-        else if (key == "shape")
-          enter_field(Place::shape, has_shape_);
-        else if (key == "data_offsets")
-          enter_field(Place::offsets, has_offsets_);
-        else
-          broken(tensor_name(), " has an unknown key ", printable(key), "; known are dtype, shape and data_offsets");
+        if (key == "dtype") enter_field(Place::dtype, has_dtype_);
+        else if (key == "shape") enter_field(Place::shape, has_shape_);
+        else if (key == "data_offsets") enter_field(Place::offsets, has_offsets_);
+        else broken(tensor_name(), " has an unknown key ", printable(key), "; known are dtype, shape and data_offsets");
         return true;
       default: refuse("a key");
     }
@@ -106,7 +102,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       return true;
     }
     if (place_ != Place::dtype) refuse("a string");
-    auto known = std::find_if(kDTypeNames.begin(), kDTypeNames.end(), [&](const DTypeName& d) { return d.name == value; });
+    auto known =
+        std::find_if(kDTypeNames.begin(), kDTypeNames.end(), [&](const DTypeName& d) { return d.name == value; });
     if (known == kDTypeNames.end())
       broken(tensor_name(), " has dtype ", printable(value), "; known are F32, BF16, F64, I32, I64 and U8");
     tensor_.dtype = known->dtype;
@@ -115,12 +112,9 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool start_array(size_t) override {
-    if (place_ == Place::shape)
-      place_ = Place::shape_numbers;
-    else if (place_ == Place::offsets)
-      place_ = Place::offset_numbers;
-    else
-      refuse("a list");
+    if (place_ == Place::shape) place_ = Place::shape_numbers;
+    else if (place_ == Place::offsets) place_ = Place::offset_numbers;
+    else refuse("a list");
     numbers_.clear();
     return true;
   }
@@ -139,7 +133,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   bool number_unsigned(number_unsigned_t value) override {
     if (place_ != Place::shape_numbers && place_ != Place::offset_numbers) refuse("a number");
-    if (value > uint64_t(std::numeric_limits<int64_t>::max())) broken(tensor_name(), ": the number ", value, " in ", key_, " is too large");
+    if (value > uint64_t(std::numeric_limits<int64_t>::max()))
+      broken(tensor_name(), ": the number ", value, " in ", key_, " is too large");
     if (place_ == Place::shape_numbers && numbers_.size() == size_t(kMaxAxes))
       broken(tensor_name(), " has more than ", kMaxAxes, " axes, the most that are supported");
     if (place_ == Place::offset_numbers && numbers_.size() == 2) broken(tensor_name(), " has more than 2 data_offsets");
@@ -157,8 +152,20 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
-  enum class Place {   // what the next event belongs to
-    start, top, entry, tensor, dtype, shape, shape_numbers, offsets, offset_numbers, metadata_entry, metadata, metadata_value, done
+  enum class Place {  // what the next event belongs to
+    start,
+    top,
+    entry,
+    tensor,
+    dtype,
+    shape,
+    shape_numbers,
+    offsets,
+    offset_numbers,
+    metadata_entry,
+    metadata,
+    metadata_value,
+    done
   };
 
   template <class... Parts>
@@ -171,7 +178,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   [[noreturn]] void refuse(std::string_view what) const {
     switch (place_) {
       case Place::start: broken("the header is ", what, ", an object is needed");
-      case Place::entry: broken(tensor_name(), " is ", what, ", an object with dtype, shape and data_offsets is needed");
+      case Place::entry:
+        broken(tensor_name(), " is ", what, ", an object with dtype, shape and data_offsets is needed");
       case Place::dtype: broken(tensor_name(), ": dtype is ", what, ", a string is needed");
       case Place::shape:
       case Place::offsets: broken(tensor_name(), ": ", key_, " is ", what, ", a list of integers is needed");
@@ -196,10 +204,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     int64_t product = 1;
     bool fits = true, is_empty = false;
     for (int64_t size : sizes_) {
-      if (size == 0)
-        is_empty = true;
-      else
-        fits = fits && !__builtin_mul_overflow(product, size, &product) && product <= int64_t(1) << 58;
+      if (size == 0) is_empty = true;
+      else fits = fits && !__builtin_mul_overflow(product, size, &product) && product <= int64_t(1) << 58;
     }
     if (!fits) broken(tensor_name(), ": the product of its shape's sizes is too large");
     tensor_.shape = Shape(sizes_);
@@ -207,8 +213,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     if (tensor_.begin > tensor_.end)
       broken(tensor_name(), " spans bytes ", tensor_.begin, "..", tensor_.end, ": the end lies before the beginning");
     if (tensor_.end - tensor_.begin != needed)
-      broken(tensor_name(), " spans bytes ", tensor_.begin, "..", tensor_.end, " (", tensor_.end - tensor_.begin, ") but ",
-             tensor_.dtype, tensor_.shape, " needs ", needed, " bytes");
+      broken(tensor_name(), " spans bytes ", tensor_.begin, "..", tensor_.end, " (", tensor_.end - tensor_.begin,
+             ") but ", tensor_.dtype, tensor_.shape, " needs ", needed, " bytes");
     header_.tensors.push_back(tensor_);
   }
 
@@ -229,19 +235,19 @@ void require_seamless(const std::string& path, std::vector<SafetensorsInfo>& ten
   int64_t covered = 0;
   for (const SafetensorsInfo& tensor : tensors) {
     if (tensor.end > data_bytes)
-      fail(Error::Kind::checkpoint, path, ": tensor ", printable(tensor.name), " spans bytes ", tensor.begin, "..", tensor.end,
-           " but the file has only ", data_bytes, " bytes of data");
+      fail(Error::Kind::checkpoint, path, ": tensor ", printable(tensor.name), " spans bytes ", tensor.begin, "..",
+           tensor.end, " but the file has only ", data_bytes, " bytes of data");
     if (tensor.begin < covered)
       fail(Error::Kind::checkpoint, path, ": tensor ", printable(tensor.name), " begins at byte ", tensor.begin,
            ", inside the tensor before it, which ends at ", covered);
     if (tensor.begin > covered)
-      fail(Error::Kind::checkpoint, path, ": bytes ", covered, "..", tensor.begin, " before tensor ", printable(tensor.name),
-           " belong to no tensor");
+      fail(Error::Kind::checkpoint, path, ": bytes ", covered, "..", tensor.begin, " before tensor ",
+           printable(tensor.name), " belong to no tensor");
     covered = tensor.end;
   }
   if (covered != data_bytes)
-    fail(Error::Kind::checkpoint, path, ": ", data_bytes - covered, " bytes behind the last tensor, which ends at byte ",
-         covered, " of the data");
+    fail(Error::Kind::checkpoint, path, ": ", data_bytes - covered,
+         " bytes behind the last tensor, which ends at byte ", covered, " of the data");
 }
 
 Header read_header(const std::string& path, std::ifstream& file) {
@@ -261,12 +267,12 @@ Header read_header(const std::string& path, std::ifstream& file) {
     fail(Error::Kind::checkpoint, path, ": the header cannot be read to its end");
   if (text.empty() || text[0] != '{')
     fail(Error::Kind::checkpoint, path, ": the header does not begin with '{' at byte ", kLengthBytes);
-  if (size_t zero = text.find('\0'); zero != std::string::npos)   // the JSON reader would take it for the end
+  if (size_t zero = text.find('\0'); zero != std::string::npos)  // the JSON reader would take it for the end
     fail(Error::Kind::checkpoint, path, ": the header has a zero at byte ", kLengthBytes + int64_t(zero));
 
   Header header;
   HeaderReader reader(path, header);
-  nlohmann::json::sax_parse(text, &reader);   // returns true or the reader throws
+  nlohmann::json::sax_parse(text, &reader);  // returns true or the reader throws
   header.data_begin = kLengthBytes + int64_t(length);
   require_seamless(path, header.tensors, file_bytes - header.data_begin);
   if (header.metadata.contains(std::string(kFormatKey)) && !header.metadata.contains(std::string(kHashKey)))
@@ -285,7 +291,7 @@ std::ifstream open_file(const std::string& path) {
 // ---- Content hash --------------------------------------------------------------------------------------------------
 
 void hash_text(Hasher& hasher, std::string_view text) {
-  uint64_t length = text.size();   // so that "ab", "c" and "a", "bc" differ
+  uint64_t length = text.size();  // so that "ab", "c" and "a", "bc" differ
   hasher.update(&length, sizeof length);
   hasher.update(text.data(), text.size());
 }
@@ -316,7 +322,8 @@ std::string json_string(std::string_view text) {
   }
 }
 
-std::string header_text(const std::vector<SafetensorsInfo>& tensors, const std::map<std::string, std::string>& metadata) {
+std::string header_text(const std::vector<SafetensorsInfo>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
   std::ostringstream out;
   out << "{" << json_string(kMetadataKey) << ":{";
   const char* comma = "";
@@ -332,7 +339,7 @@ std::string header_text(const std::vector<SafetensorsInfo>& tensors, const std::
   }
   out << "}";
   std::string text = out.str();
-  text.append((8 - text.size() % 8) % 8, ' ');   // the data begins at a multiple of 8, as the format asks
+  text.append((8 - text.size() % 8) % 8, ' ');  // the data begins at a multiple of 8, as the format asks
   return text;
 }
 
@@ -360,8 +367,8 @@ void save_safetensors(const std::string& path, const std::vector<std::pair<std::
   full_metadata[std::string(kHashKey)] = hasher.hex();
 
   std::string header = header_text(infos, full_metadata);
-  check(int64_t(header.size()) <= kLongestHeader, "save_safetensors: names and metadata make a header of ", header.size(),
-        " bytes; ", kLongestHeader, " is the most that readers accept");
+  check(int64_t(header.size()) <= kLongestHeader, "save_safetensors: names and metadata make a header of ",
+        header.size(), " bytes; ", kLongestHeader, " is the most that readers accept");
   write_file_atomic(path, [&](const Append& append) {
     uint64_t length = header.size();
     append(&length, sizeof length);
@@ -385,13 +392,15 @@ Safetensors load_safetensors(const std::string& path) {
   }
   if (auto stored = header.metadata.find(std::string(kHashKey)); stored != header.metadata.end())
     if (stored->second != hasher.hex())
-      fail(Error::Kind::checkpoint, path, ": the content does not match its hash: ", kHashKey, " is ", printable(stored->second),
-           ", the file has ", hasher.hex(), "; it was changed or damaged after it was written");
+      fail(Error::Kind::checkpoint, path, ": the content does not match its hash: ", kHashKey, " is ",
+           printable(stored->second), ", the file has ", hasher.hex(),
+           "; it was changed or damaged after it was written");
   result.metadata = std::move(header.metadata);
   return result;
 }
 
-std::pair<std::vector<SafetensorsInfo>, std::map<std::string, std::string>> read_safetensors_header(const std::string& path) {
+std::pair<std::vector<SafetensorsInfo>, std::map<std::string, std::string>> read_safetensors_header(
+    const std::string& path) {
   std::ifstream file = open_file(path);
   Header header = read_header(path, file);
   return {std::move(header.tensors), std::move(header.metadata)};

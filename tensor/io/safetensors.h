@@ -31,7 +31,8 @@ void save_safetensors(const std::string& path, const std::vector<std::pair<std::
 
 /// Throws Error(checkpoint) naming file, tensor and bytes if anything about the file is wrong, Error(data) if it cannot
 /// be opened. Only the dtypes F32 BF16 F64 I32 I64 U8 are known. With mote.hash, every bit that changes the content is
-/// noticed; files of other programs (no mote.hash) are checked for their layout only. mote.hash and mote.format stay in the metadata.
+/// noticed; files of other programs (no mote.hash) are checked for their layout only. mote.hash and mote.format stay in
+/// the metadata.
 Safetensors load_safetensors(const std::string& path);
 
 /// The header only, in the order of the data, fully validated against the file's size; the data is not read, so

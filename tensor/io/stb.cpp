@@ -34,8 +34,7 @@ StbPicture stb_decode(const std::vector<uint8_t>& file) {
       &stbi_image_free);
   if (pixels)
     picture.pixels.assign(pixels.get(), pixels.get() + size_t(picture.width) * size_t(picture.height) * size_t(kept));
-  else
-    picture.error = stbi_failure_reason();
+  else picture.error = stbi_failure_reason();
   return picture;
 }
 
