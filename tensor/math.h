@@ -13,6 +13,21 @@
 
 namespace mote::math {
 
+/// x, such that the compiler does not fuse the product it came from with a sum that the caller makes of it. GCC decides
+/// that anew for the vector body of a loop and for its scalar rest, so an element's bits would depend on where the
+/// loop was cut, that is on the number of threads. What ends in a product and a NaN test returns through here.
+MOTE_HD float unfused(float x) {
+#if defined(__CUDA_ARCH__)
+  return x;   // one element a thread: there is no rest
+#elif defined(__has_builtin) && __has_builtin(__builtin_assoc_barrier)
+  return __builtin_assoc_barrier(x);
+#elif defined(__has_builtin) && __has_builtin(__arithmetic_fence)
+  return __arithmetic_fence(x);
+#else
+  return x;
+#endif
+}
+
 /// e^x within 1.5 ulp for x in [-87, 88]; 0 below -87.3, inf above 88.72; NaN stays NaN.
 MOTE_HD float exp(float x) {
 #ifdef __CUDA_ARCH__
@@ -38,7 +53,7 @@ MOTE_HD float exp(float x) {
   float low = std::bit_cast<float>((half + 127) << 23);
   float high = std::bit_cast<float>((exponent - half + 127) << 23);
   float y = p * low * high;
-  return x == x ? y : x;
+  return unfused(x == x ? y : x);
 #endif
 }
 MOTE_HD double exp(double x) { return ::exp(x); }
@@ -76,7 +91,7 @@ MOTE_HD float sigmoid(float x) {
   r = r * (2.0f - d * r);
   r = r * (2.0f - d * r);
   r = r * (2.0f - d * r);
-  return x == x ? r : x;
+  return unfused(x == x ? r : x);
 #endif
 }
 MOTE_HD double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
