@@ -90,7 +90,7 @@ MOTE_HD float sigmoid(float x) {
   float r = std::bit_cast<float>(0x7ef311c7 - std::bit_cast<int32_t>(d));
   r = r * (2.0f - d * r);
   r = r * (2.0f - d * r);
-  r = r * (2.0f - d * r);
+  r = r + r * (1.0f - d * r);   // the same step, rounded near r and not near 2: sigmoid(100) is 1
   return unfused(x == x ? r : x);
 #endif
 }
