@@ -66,7 +66,8 @@ struct Row {
   double f32_tolerance = 1e-5;     // of the largest |reference|; f32 sums of a few hundred terms stay within it
   double bf16_tolerance = 1.0 / 256;   // of each value, and of the largest: the output is rounded once, by 2^-9
   double bf16_gradient_tolerance = 1.0 / 64;   // of the largest: dy, what was kept and dx are rounded
-  bool nan_spreads = false;        // a NaN may reach more outputs than the formula says (Winograd tiles)
+  // A NaN may reach more outputs than the reference says: whether padding times a NaN weight is NaN is left open.
+  bool nan_spreads = false;
 
   Row& with_large(std::vector<Shape> shapes) { large = std::move(shapes); return *this; }
   Row& drawn(Draw how) { draw = std::move(how); return *this; }
