@@ -259,7 +259,7 @@ TEST_CASE("a config file fills in flags, is beaten by flags, and may not have un
   fs::copy(trained() + "/config.toml", folder.path("config.toml"));
   REQUIRE_DONE(mote_in(folder, {"train", "--config", "config.toml", "--out", "again", "--threads", "1", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("again") + "/checkpoint.safetensors", trained() + "/checkpoint.safetensors") == "");
-  CHECK(read_text(folder.path("again") + "/config.toml") == read_text(folder.path("config.toml")));
+  CHECK((read_text(folder.path("again") + "/config.toml") == read_text(folder.path("config.toml"))));
 
   write_text(folder.path("a.toml"), "seed = 5\n[train]\nsteps = 2\nmult = [1, 2]\n[sample]\ncount = 3\n");
   REQUIRE_DONE(mote_in(folder, train_args("flags", 1, {"--config", "a.toml", "--save-every", "1"})));
@@ -388,8 +388,8 @@ TEST_CASE("samples depend neither on the number of threads nor on the batch", "[
     }
     for (size_t i = 1; i < arrays.size(); ++i) {
       INFO(sampler.back() << ", way " << i);
-      CHECK(arrays[i] == arrays[0]);
-      CHECK(pictures[i] == pictures[0]);
+      CHECK((arrays[i] == arrays[0]));
+      CHECK((pictures[i] == pictures[0]));
     }
   }
 }
@@ -413,7 +413,7 @@ TEST_CASE("a checkpoint can be looked at, verified, exported and reported", "[cl
     CHECK(name.starts_with("ema."));
   REQUIRE_DONE(mote_in(folder, {"sample", "--ckpt", "small.safetensors", "--steps", "2", "--count", "2", "--npy", "a.npy"}));
   REQUIRE_DONE(mote_in(folder, {"sample", "--run", "run", "--steps", "2", "--count", "2", "--npy", "b.npy"}));
-  CHECK(read_text(folder.path("a.npy")) == read_text(folder.path("b.npy")));
+  CHECK((read_text(folder.path("a.npy")) == read_text(folder.path("b.npy"))));
   CHECK_EXIT(mote_in(folder, {"ckpt", "export", "run", "--out", "small.safetensors"}), 2, "--overwrite");
   CHECK_EXIT(mote_in(folder, {"sample", "--ckpt", "small.safetensors", "--weights", "model", "--npy", "c.npy"}), 4,
              "--weights ema");
@@ -457,7 +457,7 @@ TEST_CASE("a run that was killed and resumed equals the one that was not", "[cli
   REQUIRE(step < 150);
   REQUIRE_DONE(mote_in(folder, {"train", "--out", "killed", "--resume", "--threads", "2", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("killed/checkpoint.safetensors"), folder.path("straight/checkpoint.safetensors")) == "");
-  CHECK(read_text(folder.path("killed/samples/step_000150.png")) == read_text(folder.path("straight/samples/step_000150.png")));
+  CHECK((read_text(folder.path("killed/samples/step_000150.png")) == read_text(folder.path("straight/samples/step_000150.png"))));
 
   // The log has each step once, with the losses of the straight run.
   std::istringstream straight(read_text(folder.path("straight/log.jsonl"))), killed(read_text(folder.path("killed/log.jsonl")));
@@ -519,7 +519,7 @@ TEST_CASE("a run is not trained over by accident", "[cli]") {
   CHECK_EXIT(mote_in(folder, train_args("run", 2)), 2, "--resume to continue");
   // What is wrong with the data comes out before anything is thrown away.
   CHECK_EXIT(mote_in(folder, {"train", "--out", "run", "--overwrite", "--data", "idx:nowhere"}), 3, "nowhere");
-  CHECK(read_text(folder.path("run/checkpoint.safetensors")) == before);
+  CHECK((read_text(folder.path("run/checkpoint.safetensors")) == before));
   REQUIRE_DONE(mote_in(folder, train_args("run", 2, {"--overwrite"})));
   CHECK(apps::load_checkpoint(folder.path("run/checkpoint.safetensors")).step == 2);
   CHECK(!fs::exists(folder.path("run/checkpoint.prev.safetensors")));
@@ -551,8 +551,8 @@ TEST_CASE("a full disk costs the new checkpoint, not the old one", "[cli]") {
   Process process(folder.path(), {"train", "--out", "run", "--resume", "--steps", "16", "--save-every", "2", "--quiet"},
                   int64_t(before.size()) / 2);
   CHECK_EXIT(process.wait(), 5, "checkpoint");
-  CHECK(read_text(folder.path("run/checkpoint.safetensors")) == before);
-  CHECK(read_text(folder.path("run/checkpoint.prev.safetensors")) == previous);
+  CHECK((read_text(folder.path("run/checkpoint.safetensors")) == before));
+  CHECK((read_text(folder.path("run/checkpoint.prev.safetensors")) == previous));
   int files = 0;
   for (const auto& entry : fs::directory_iterator(folder.path("run"))) files += contains(entry.path().string(), "checkpoint");
   CHECK(files == 2);   // no half-written file is left
