@@ -175,7 +175,8 @@ const std::string& command_line() { return command_line_text; }
 
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates) {
   std::string best;
-  int nearest = int(std::max<size_t>(2, word.size() / 3 + 1));   // one slip in three letters still counts as near
+  // Two slips, or one in three letters, still count as near; a word that shares nothing does not.
+  int nearest = int(std::min(word.size(), std::max<size_t>(3, word.size() / 3 + 1)));
   for (const std::string& candidate : candidates) {
     int distance = edit_distance(word, candidate);
     if (distance < nearest) {

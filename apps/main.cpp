@@ -89,12 +89,16 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   for (const CLI::Option* option : command.get_options())
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   std::string message = error.what();
-  if (error.get_name() == "ExtrasError") {
+  if (error.get_exit_code() == int(CLI::ExitCodes::ExtrasError)) {
     std::vector<std::string> extras = app.remaining(true);
     message = "unexpected:";
     for (const std::string& extra : extras)
       message += " '" + extra + "'" + (extra.starts_with("-") ? did_you_mean(extra.substr(0, extra.find('=')), names) : "");
   }
+  // "--steps: At Most 1 required but received 2"
+  const std::string twice = "At Most 1 required but received ";
+  if (size_t at = message.find(twice); at != std::string::npos)
+    message = message.substr(0, at) + "is given " + message.substr(at + twice.size()) + " times";
   return message + "\n  see " + full_name(command) + " --help";
 }
 

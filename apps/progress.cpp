@@ -81,7 +81,7 @@ void Progress::show(const std::string& text, bool last) {
     if (starts_letter && ++letters > width) break;
     cut += text[i];
   }
-  std::fprintf(stderr, "\r\033[K%s%s", cut.c_str(), last ? "\n" : "");
+  std::fprintf(stderr, "\r\033[K%s%s%s", cut.c_str(), colour_ ? "\033[0m" : "", last ? "\n" : "");   // the cut may end in colour
   std::fflush(stderr);
   open_ = !last;
 }

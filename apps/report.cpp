@@ -58,18 +58,26 @@ Log read_log(const std::string& path) {
   return log;
 }
 
-/// Exponential average whose window is a twentieth of the log, corrected for its start.
+/// Mean of the records around each one, a fortieth of the log to either side: no lag, unlike an exponential average.
 std::vector<double> smoothed(const std::vector<double>& values) {
-  double decay = 1 - 1 / std::max(5.0, double(values.size()) / 20), mean = 0, weight = 0;
+  size_t reach = std::max<size_t>(2, values.size() / 40);
   std::vector<double> smooth;
-  for (double value : values) {
-    if (std::isfinite(value)) {
-      mean = decay * mean + (1 - decay) * value;
-      weight = decay * weight + (1 - decay);
-    }
-    smooth.push_back(weight > 0 ? mean / weight : NAN);
+  for (size_t i = 0; i < values.size(); ++i) {
+    // As far to one side as to the other, or the ends of a falling curve would be bent.
+    size_t near = std::min({reach, i, values.size() - 1 - i});
+    double sum = 0;
+    for (size_t k = i - near; k <= i + near; ++k) sum += values[k];
+    smooth.push_back(sum / double(2 * near + 1));
   }
   return smooth;
+}
+
+/// Mean of the last twentieth, at least of five records.
+double recent(const std::vector<double>& values) {
+  size_t count = std::min(values.size(), std::max<size_t>(5, values.size() / 20));
+  double sum = 0;
+  for (size_t k = values.size() - count; k < values.size(); ++k) sum += values[k];
+  return sum / double(count);
 }
 
 /// Paths of samples/*.png in order of their names, thinned to kMostGrids; the last one stays.
@@ -185,8 +193,7 @@ void add_numbers(Page& page, const std::string& folder, const Log& log) {
     problem = error.what();
   }
   if (!log.step.empty()) {
-    std::vector<double> smooth = smoothed(log.loss);
-    page.number("loss, smoothed", short_number(smooth.back()));
+    page.number("loss, mean of the last records", short_number(recent(log.loss)));
     page.number("loss, last record", short_number(log.loss.back()));
     page.number("images a second, median", short_number(median(log.images_per_s)));
     page.number("waiting for data, median", short_number(median(log.data_ms)) + " ms");

@@ -100,6 +100,7 @@ class Trainer {
   void log();
   void save();
   void sample();
+  std::string loss_text() const;
   bool due(int64_t every) const { return every > 0 && step_ % every == 0; }
   [[noreturn]] void diagnose(const std::string& what, const Generator& dropout);
   Tensor loss_of(const Batch& batch, const StepDraws& draws);
@@ -183,7 +184,7 @@ void Trainer::say_plan() const {
                count_text(unet_.parameter_count()).c_str(), name_of(prediction_), config_.schedule.c_str(),
                static_cast<long long>(config_.T));
   std::fprintf(stderr, "memory     weights %s, gradients %s, moments %s, average %s, images %s, batch of %lld %s; "
-               "activations are measured in step 1\n",
+               "activations are measured in the first step\n",
                bytes_text(weights).c_str(), bytes_text(weights).c_str(), bytes_text(2 * weights).c_str(),
                bytes_text(config_.ema > 0 ? weights : 0).c_str(), bytes_text(data_.images.nbytes()).c_str(),
                static_cast<long long>(config_.batch), bytes_text(4 * config_.batch * image * 4).c_str());
@@ -257,6 +258,12 @@ void Trainer::diagnose(const std::string& what, const Generator& dropout) {
        "; a smaller --lr (now ", number_text(config_.lr), ") or a smaller --clip may help");
 }
 
+std::string Trainer::loss_text() const {
+  char text[32];
+  std::snprintf(text, sizeof text, "loss %.4f", shown_loss_);
+  return std::isfinite(shown_loss_) ? text : "";
+}
+
 void Trainer::log() {
   nlohmann::ordered_json record = {{"step", step_}, {"images", step_ * config_.batch},
                                    {"loss", window_loss_ / double(window_steps_)}, {"lr", lr_},
@@ -311,6 +318,7 @@ void Trainer::sample() {
   });
   io::save_png(run_.sample_file(step_), io::image_grid(images, grid_columns(draw.count)));
   sampled_step_ = step_;
+  progress_.update(step_, loss_text());
 }
 
 TrainResult Trainer::run() {
@@ -330,12 +338,10 @@ TrainResult Trainer::run() {
     while (step_ < config_.steps && !stop_signal()) {
       step();
       if (first)
-        progress_.say(concat_text("step 1 took ", seconds_text(trained_seconds_), ", memory at its peak ",
+        progress_.say(concat_text("the first step took ", seconds_text(trained_seconds_), ", memory at its peak ",
                                   bytes_text(Allocator::of(device_).stats().peak)));
       first = false;
-      char text[64];
-      std::snprintf(text, sizeof text, "loss %.4f", shown_loss_);
-      progress_.update(step_, text);
+      progress_.update(step_, loss_text());
       if (due(config_.log_every) || step_ == config_.steps) log();
       if (due(config_.save_every)) save();
       if (due(config_.sample_every)) sample();

@@ -66,8 +66,8 @@ class NoGrad {
   bool before_;
 };
 
-/// While one lives, `look` sees the output of every op of this thread, recorded or not, as it is made: to find where the
-/// first value that is not finite comes from. Not for fast code.
+/// While one lives, `look` sees, as it is made, the output of every op of this thread that is recorded or would be without
+/// NoGrad: to find where the first value that is not finite comes from. Not for fast code.
 class Watch {
  public:
   using Look = std::function<void(const char* op, const Tensor& y)>;
