@@ -70,7 +70,14 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
   return record("linear", y, {x, w, bias}, [=, shape = x.shape()](const Tensor& dy) -> Grads {
     Tensor dy_rows = dy.view({rows, out}), dx, dw, dbias;
     if (need_x) dx = product({rows, in}, dy_rows, w_.get(), false, true).view(shape);
-    if (need_w) dw = product({in, out}, x_.get().view({rows, in}), dy_rows, true, false);
+    if (need_w && shape.ndim() == 3) {
+      // x^T dy over many rows is the weight gradient of a 1x1 convolution, which reads both in place, image by image.
+      Tensor dw_conv = empty({1, 1, in, out}, dy.dtype(), dy.device());
+      kernel::conv2d_dw(dw_conv, x_.get().view({shape[0], 1, shape[1], in}), dy.view({shape[0], 1, shape[1], out}), {});
+      dw = dw_conv.view({in, out});
+    } else if (need_w) {
+      dw = product({in, out}, x_.get().view({rows, in}), dy_rows, true, false);
+    }
     if (need_bias) dbias = sum_to(dy_rows, {out});
     return {dx, dw, dbias};
   });

@@ -19,6 +19,22 @@ struct Head {
   }
 };
 
+/// Folds a row in 16 lanes, then the lanes and the remainder in order: vectors without reordering by the compiler.
+template <class C, class Fold>
+C fold_lanes(const C* row, int64_t length, C start, Fold fold) {
+  constexpr int64_t kSums = 16;
+  C lanes[kSums];
+  std::fill(lanes, lanes + kSums, start);
+  int64_t t = 0;
+  for (; t + kSums <= length; t += kSums)
+#pragma omp simd
+    for (int64_t lane = 0; lane < kSums; ++lane) lanes[lane] = fold(lanes[lane], row[t + lane]);
+  C result = start;
+  for (C lane : lanes) result = fold(result, lane);
+  for (; t < length; ++t) result = fold(result, row[t]);
+  return result;
+}
+
 template <class Fn>
 void for_heads(int64_t images, int64_t heads, Fn&& fn) {
   parallel_for(images * heads, 1, [&](int64_t first, int64_t last) {
@@ -50,20 +66,10 @@ void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
                     scores, tokens, false, work);
         for (int64_t r = 0; r < rows; ++r) {
           C* row = scores + r * tokens;
-          C largest = row[0];
-          for (int64_t t = 1; t < tokens; ++t) largest = math::max(row[t], largest);
-          C sum = C(0);
-          constexpr int64_t kSums = 16;   // lanes of the sum, folded in order
-          C lanes[kSums] = {};
-          int64_t t = 0;
-          for (; t + kSums <= tokens; t += kSums)
-            for (int64_t lane = 0; lane < kSums; ++lane) {
-              C p = math::exp((row[t + lane] - largest) * scale);
-              row[t + lane] = p;
-              lanes[lane] += p;
-            }
-          for (; t < tokens; ++t) sum += row[t] = math::exp((row[t] - largest) * scale);
-          for (C lane : lanes) sum += lane;
+          C largest = fold_lanes(row, tokens, row[0], [](C a, C b) { return math::max(a, b); });
+#pragma omp simd
+          for (int64_t t = 0; t < tokens; ++t) row[t] = math::exp((row[t] - largest) * scale);
+          C sum = fold_lanes(row, tokens, C(0), [](C a, C b) { return a + b; });
           out_lse[row0 + r] = largest * scale + math::log(sum);
           C inverse = C(1) / sum;
           for (int64_t i = 0; i < tokens; ++i) row[i] *= inverse;

@@ -284,16 +284,13 @@ void dropout(Tensor& y, const Tensor& x, double p, uint64_t seed, uint64_t offse
     float threshold = float(p);
     constexpr int64_t kBlocks = 64;   // Philox blocks a round: a buffer of 256 draws lets both loops vectorise
     parallel_for((n + 4 * kBlocks - 1) / (4 * kBlocks), kGrain / (4 * kBlocks), [=](int64_t first, int64_t last) {
-      uint32_t words[4][kBlocks];
+      uint32_t words[4 * kBlocks];
       for (int64_t group = first; group < last; ++group) {
-        for (int64_t k = 0; k < kBlocks; ++k) {
-          philox::Block block = philox::block(seed, offset + uint64_t(group * kBlocks + k));
-          for (int w = 0; w < 4; ++w) words[w][k] = block.word[w];
-        }
+        philox::fill_words<kBlocks>(words, seed, offset + uint64_t(group * kBlocks));
         int64_t base = group * 4 * kBlocks, count = std::min<int64_t>(4 * kBlocks, n - base);
         for (int64_t i = 0; i < count; ++i) {
-          bool kept = philox::uniform(words[i & 3][i >> 2]) >= threshold;
-          out[base + i] = T(kept ? scale * C(in[base + i]) : C(0));
+          C kept = scale * C(in[base + i]);
+          out[base + i] = T(philox::uniform(words[i]) >= threshold ? kept : C(0));
         }
       }
     });

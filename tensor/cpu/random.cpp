@@ -10,17 +10,14 @@ namespace {
 
 constexpr int64_t kBlocks = 64;   // blocks a round, so that the loops over them vectorise
 
-/// Calls use(first element, words[4][kBlocks]) for each group of kBlocks blocks that y's elements need.
+/// Calls use(first element, words[4 kBlocks]) for each group of kBlocks blocks that y's elements need.
 template <class Use>
 void for_blocks(int64_t numel, int64_t per_block, uint64_t seed, uint64_t offset, Use&& use) {
   int64_t group_size = kBlocks * per_block;
   parallel_for((numel + group_size - 1) / group_size, 8, [&](int64_t first, int64_t last) {
-    uint32_t words[4][kBlocks];
+    uint32_t words[4 * kBlocks];
     for (int64_t group = first; group < last; ++group) {
-      for (int64_t k = 0; k < kBlocks; ++k) {
-        philox::Block block = philox::block(seed, offset + uint64_t(group * kBlocks + k));
-        for (int w = 0; w < 4; ++w) words[w][k] = block.word[w];
-      }
+      philox::fill_words<kBlocks>(words, seed, offset + uint64_t(group * kBlocks));
       use(group * group_size, words);
     }
   });
@@ -34,14 +31,14 @@ void random_uniform(Tensor& y, uint64_t seed, uint64_t offset) {
     using T = decltype(zero);
     T* out = y.data<T>();
     if constexpr (std::is_same_v<T, double>) {
-      for_blocks(n, 2, seed, offset, [&](int64_t base, const uint32_t (&words)[4][kBlocks]) {
+      for_blocks(n, 2, seed, offset, [&](int64_t base, const uint32_t* words) {
         for (int64_t i = 0; i < std::min(2 * kBlocks, n - base); ++i)
-          out[base + i] = philox::uniform(words[2 * (i & 1)][i >> 1], words[2 * (i & 1) + 1][i >> 1]);
+          out[base + i] = philox::uniform(words[2 * i], words[2 * i + 1]);
       });
     } else {
-      for_blocks(n, 4, seed, offset, [&](int64_t base, const uint32_t (&words)[4][kBlocks]) {
+      for_blocks(n, 4, seed, offset, [&](int64_t base, const uint32_t* words) {
         for (int64_t i = 0; i < std::min(4 * kBlocks, n - base); ++i)
-          out[base + i] = T(philox::uniform(words[i & 3][i >> 2]));
+          out[base + i] = T(philox::uniform(words[i]));
       });
     }
   });
@@ -53,21 +50,21 @@ void random_normal(Tensor& y, uint64_t seed, uint64_t offset) {
     using T = decltype(zero);
     T* out = y.data<T>();
     if constexpr (std::is_same_v<T, double>) {
-      for_blocks(n, 2, seed, offset, [&](int64_t base, const uint32_t (&words)[4][kBlocks]) {
+      for_blocks(n, 2, seed, offset, [&](int64_t base, const uint32_t* words) {
         double values[kBlocks][2];
         for (int64_t k = 0; k < kBlocks; ++k) {
-          auto pair = philox::normal_pair64(words[0][k], words[1][k], words[2][k]);
+          auto pair = philox::normal_pair64(words[4 * k], words[4 * k + 1], words[4 * k + 2]);
           values[k][0] = pair.cos;
           values[k][1] = pair.sin;
         }
         for (int64_t i = 0; i < std::min(2 * kBlocks, n - base); ++i) out[base + i] = values[i >> 1][i & 1];
       });
     } else {
-      for_blocks(n, 4, seed, offset, [&](int64_t base, const uint32_t (&words)[4][kBlocks]) {
+      for_blocks(n, 4, seed, offset, [&](int64_t base, const uint32_t* words) {
         float values[kBlocks][4];
         for (int64_t k = 0; k < kBlocks; ++k) {
-          auto first = philox::normal_pair(words[0][k], words[1][k]);
-          auto second = philox::normal_pair(words[2][k], words[3][k]);
+          auto first = philox::normal_pair(words[4 * k], words[4 * k + 1]);
+          auto second = philox::normal_pair(words[4 * k + 2], words[4 * k + 3]);
           values[k][0] = first.cos;
           values[k][1] = first.sin;
           values[k][2] = second.cos;
@@ -83,9 +80,9 @@ void random_int(Tensor& y, int64_t low, int64_t high, uint64_t seed, uint64_t of
   int64_t* out = y.data<int64_t>();
   int64_t n = y.numel();
   uint64_t range = uint64_t(high) - uint64_t(low);
-  for_blocks(n, 2, seed, offset, [&](int64_t base, const uint32_t (&words)[4][kBlocks]) {
+  for_blocks(n, 2, seed, offset, [&](int64_t base, const uint32_t* words) {
     for (int64_t i = 0; i < std::min(2 * kBlocks, n - base); ++i) {
-      uint64_t bits = uint64_t(words[2 * (i & 1)][i >> 1]) << 32 | words[2 * (i & 1) + 1][i >> 1];
+      uint64_t bits = uint64_t(words[2 * i]) << 32 | words[2 * i + 1];
       __extension__ using Wide = unsigned __int128;
       out[base + i] = int64_t(uint64_t(low) + uint64_t((Wide(bits) * range) >> 64));
     }

@@ -78,6 +78,7 @@ struct Tile {
     const C* a0 = opaque(a);
     const C* a5 = opaque(a + (M > 5 ? 5 : 0) * lda);
     const C* a10 = opaque(a + (M > 10 ? 10 : 0) * lda);
+#pragma GCC unroll 4
     for (int64_t k = 0; k < length; ++k) {
       Vector<C> bv[V];
 #pragma GCC unroll 4
@@ -98,6 +99,7 @@ struct Tile {
 
   /// sum[r] += sum over k of a[k lda + r] b[k ldb ..]: columns of a run along k.
   MOTE_INLINE void add_columns(int64_t length, const C* a, int64_t lda, const C* b, int64_t ldb) {
+#pragma GCC unroll 4
     for (int64_t k = 0; k < length; ++k) {
       Vector<C> bv[V];
 #pragma GCC unroll 4
