@@ -14,7 +14,7 @@ CMAKE_ARGS  = -DMOTE_MARCH=$(MOTE_MARCH) -DCUDA=$(CUDA) -DCMAKE_INSTALL_PREFIX=$
 PACKAGES = g++ cmake catch2 libcli11-dev nlohmann-json3-dev libstb-dev zlib1g-dev dataset-fashion-mnist
 
 DEMO_RUN   ?= runs/demo
-DEMO_STEPS ?= 1100
+DEMO_STEPS ?= 1000
 
 .PHONY: build deps demo test bench asan gpu-check install clean
 build: deps
@@ -27,7 +27,7 @@ deps:
 
 demo: build
 	@$(BUILD)/mote train --data fashion-mnist --unet fmnist --schedule cosine --steps $(DEMO_STEPS) --batch 32 --lr 1e-3 \
-	  --warmup 50 --lr-schedule cosine --dropout 0 --ema 0.995 --seed 1 --sample-every 550 --out $(DEMO_RUN) --overwrite
+	  --warmup 50 --lr-schedule cosine --dropout 0 --ema 0.995 --seed 1 --sample-every 500 --out $(DEMO_RUN) --overwrite
 	@$(BUILD)/mote sample --run $(DEMO_RUN) --sampler ddim --steps 50 --count 64 --seed 1 --out $(DEMO_RUN)/grid.png
 	@$(BUILD)/mote report --run $(DEMO_RUN)
 	@echo "pictures: $(DEMO_RUN)/grid.png   report: $(DEMO_RUN)/report.html"

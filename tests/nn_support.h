@@ -48,18 +48,6 @@ inline nlohmann::json golden(const std::string& name) {
   return nlohmann::json::parse(file);
 }
 
-/// Sets the number of OpenMP threads while it lives.
-class Threads {
- public:
-  explicit Threads(int count) : before_(omp_get_max_threads()) { omp_set_num_threads(count); }
-  ~Threads() { omp_set_num_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
-
 /// The message of the Error that fn throws; the test fails if it throws none.
 template <class Fn>
 std::string error_of(Fn&& fn, Error::Kind kind = Error::Kind::argument) {

@@ -1,5 +1,7 @@
 // support.h - what tests share: comparing tensors element by element, scratch folders.
 #pragma once
+#include <omp.h>
+
 #include <cmath>
 #include <filesystem>
 #include <sstream>
@@ -30,6 +32,18 @@ inline std::string difference(const Tensor& got, const Tensor& expected, double 
   if (wrong > 1) out << " (and " << wrong - 1 << " more)";
   return out.str();
 }
+
+/// Sets the number of OpenMP threads while it lives.
+class Threads {
+ public:
+  explicit Threads(int count) : before_(omp_get_max_threads()) { omp_set_num_threads(count); }
+  ~Threads() { omp_set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
 
 /// A fresh folder below the system's temporary folder, removed at the end of the test.
 class ScratchFolder {

@@ -13,19 +13,6 @@
 namespace mote::test {
 namespace {
 
-/// Sets the number of OpenMP threads for as long as it lives. Checks on small inputs run on one: waking others for a
-/// few elements would take most of the time.
-class Threads {
- public:
-  explicit Threads(int count) : before_(omp_get_max_threads()) { omp_set_num_threads(count); }
-  ~Threads() { omp_set_num_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
-
 std::vector<Tensor> converted(const std::vector<Tensor>& tensors, DType dtype) {
   std::vector<Tensor> result;
   for (const Tensor& tensor : tensors) result.push_back(tensor.to(dtype));

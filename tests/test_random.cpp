@@ -1,10 +1,7 @@
 // Philox, the distributions, and that draws depend on nothing but (seed, offset, index).
 #include "tensor/random.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <cstring>
 
 #include "tensor/io/file.h"
 #include "tensor/random_math.h"
@@ -63,21 +60,19 @@ TEST_CASE("the first 2^20 draws are those of every machine", "[random]") {
 }
 
 TEST_CASE("draws have the same bits for any number of threads and wherever they are cut", "[random]") {
-  int before = omp_get_max_threads();
   for (DType dtype : {DType::f32, DType::f64}) {
     int64_t per_block = dtype == DType::f64 ? 2 : 4;
-    omp_set_num_threads(1);
+    test::Threads single(1);
     Tensor one = normal({100'003}, dtype, Generator{7});
     Tensor flat = uniform({100'003}, dtype, Generator{7});
-    for (int threads : {2, 3, 7}) {
-      omp_set_num_threads(threads);
+    for (int count : {2, 3, 7}) {
+      test::Threads threads(count);
       CHECK_SAME(normal({100'003}, dtype, Generator{7}), one);
       CHECK_SAME(uniform({100'003}, dtype, Generator{7}), flat);
     }
     // Element i of a draw at offset o is element i + 4 o of the draw at 0.
     CHECK_SAME(normal({1000}, dtype, Generator{7, 25}), one.rows(25 * per_block, 25 * per_block + 1000));
   }
-  omp_set_num_threads(before);
 }
 
 TEST_CASE("a draw advances the generator so that two draws share no block", "[random]") {

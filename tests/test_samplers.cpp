@@ -1,8 +1,6 @@
 // test_samplers.cpp - ddpm, ddim and guidance against closed forms and printed goldens; the network is a formula.
 #include "diffusion/samplers/sampler.h"
 
-#include <omp.h>
-
 #include <array>
 
 #include "diffusion/analytic.h"
@@ -405,18 +403,16 @@ TEST_CASE("samples have the same bits with 1, 2, 3 and 7 threads", "[samplers]")
   Schedule schedule = Schedule::linear();
   Mixture data = {{0.3, 0.7}, {std::vector<double>(30, -1.0), std::vector<double>(30, 0.8)}, {0.3, 0.4}};
   Tensor x = normal({1001, 5, 3, 2}, DType::f32, Generator{38});   // 30030 elements: a multiple of no tile
-  int before = omp_get_max_threads();
   for (const SamplerOptions& options : {ddpm(5, "large"), ddim(5, 0.7)}) {
     Tensor expected;
-    for (int threads : {1, 2, 3, 7}) {
-      omp_set_num_threads(threads);
+    for (int count : {1, 2, 3, 7}) {
+      test::Threads threads(count);
       Tensor got = run_sampler(schedule, options, exact_network(data, schedule), x, Generator{39});
       if (!expected.defined()) expected = got;
-      INFO(threads << " threads");
+      INFO(count << " threads");
       CHECK_SAME(got, expected);
     }
   }
-  omp_set_num_threads(before);
 }
 
 // ---- The loop ------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ template <class C> inline constexpr int kLanes = kVectorBytes / int(sizeof(C));
 template <class C> inline constexpr int kPanel = kTileVectors * kLanes<C>;
 
 #define MOTE_INLINE inline __attribute__((always_inline))
+#define MOTE_INLINE_LAMBDA __attribute__((always_inline))
 
 template <class C>
 MOTE_INLINE Vector<C> load_vector(const C* from) {
@@ -72,6 +73,20 @@ struct Tile {
     each([&](int r, int v) { sum[r][v] = Vector<C>{}; });
   }
 
+  /// sum[r] += a(r) b[..] for one k.
+  template <class A>
+  MOTE_INLINE void add_outer(const C* b, A&& a) {
+    Vector<C> bv[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) bv[v] = load_vector(b + v * kLanes<C>);
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) {
+      C av = a(r);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] += av * bv[v];
+    }
+  }
+
   /// sum[r] += sum over k of a[r lda + k] b[k ldb ..]: rows of a run along k.
   MOTE_INLINE void add_rows(int64_t length, const C* a, int64_t lda, const C* b, int64_t ldb) {
     // Five rows a pointer, the offsets 1..4 lda shared by all: 7 address registers serve 14 rows.
@@ -80,16 +95,7 @@ struct Tile {
     const C* a10 = opaque(a + (M > 10 ? 10 : 0) * lda);
 #pragma GCC unroll 4
     for (int64_t k = 0; k < length; ++k) {
-      Vector<C> bv[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) bv[v] = load_vector(b + v * kLanes<C>);
-#pragma GCC unroll 16
-      for (int r = 0; r < M; ++r) {
-        const C* base = r < 5 ? a0 : r < 10 ? a5 : a10;
-        C av = base[(r % 5) * lda];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] += av * bv[v];
-      }
+      add_outer(b, [&](int r) MOTE_INLINE_LAMBDA { return (r < 5 ? a0 : r < 10 ? a5 : a10)[(r % 5) * lda]; });
       ++a0;
       ++a5;
       ++a10;
@@ -101,15 +107,7 @@ struct Tile {
   MOTE_INLINE void add_columns(int64_t length, const C* a, int64_t lda, const C* b, int64_t ldb) {
 #pragma GCC unroll 4
     for (int64_t k = 0; k < length; ++k) {
-      Vector<C> bv[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) bv[v] = load_vector(b + v * kLanes<C>);
-#pragma GCC unroll 16
-      for (int r = 0; r < M; ++r) {
-        C av = a[r];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] += av * bv[v];
-      }
+      add_outer(b, [&](int r) MOTE_INLINE_LAMBDA { return a[r]; });
       a += lda;
       b += ldb;
     }
