@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -97,6 +98,18 @@ Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
   return c;
 }
 
+/// Refuses metadata whose network has more or larger tensors than the file could hold, before memory is asked for:
+/// each of its residual blocks has a convolution [3, 3, width, width], and the widest level has one of its width.
+void require_room(const Checkpoint& c, const io::Safetensors& file, int64_t bytes) {
+  int64_t width = c.unet.base * *std::max_element(c.unet.multipliers.begin(), c.unet.multipliers.end());
+  int64_t largest = std::max({9 * width * width, 9 * c.unet.channels * c.unet.base, 4 * c.unet.base * c.unet.classes});
+  int64_t tensors = 4 * c.unet.blocks * int64_t(c.unet.multipliers.size());
+  if (largest * 4 > bytes || tensors > int64_t(file.tensors.size()))
+    fail(Error::Kind::checkpoint, c.path, ": the UNet that the metadata describes does not fit in the file: a tensor of ",
+         largest * 4, " bytes and more than ", tensors, " tensors, but the file has ", bytes, " bytes and ",
+         file.tensors.size(), " tensors; these are the weights of another UNet");
+}
+
 // ---- Parts ---------------------------------------------------------------------------------------------------------
 
 struct Part {
@@ -174,6 +187,7 @@ Checkpoint load_checkpoint(const std::string& path) {
   if (!fs::exists(path, error)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
   io::Safetensors file = io::load_safetensors(path);
   Checkpoint c = from_metadata(path, file.metadata);
+  require_room(c, file, int64_t(fs::file_size(path)));
 
   // Names and shapes come from the network that the metadata describes; load_state would check them too, but here every
   // part is checked, before anything is changed.

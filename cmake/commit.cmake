@@ -1,4 +1,5 @@
 # Run at every build: writes mote_commit.h if the commit has changed, so that `mote --version` never tells an old one.
+cmake_minimum_required(VERSION 3.22)
 execute_process(COMMAND git -C ${SOURCE} rev-parse --short=12 HEAD OUTPUT_VARIABLE commit RESULT_VARIABLE failed
                 OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 if(failed)
@@ -9,4 +10,4 @@ else()
     set(commit "${commit} with changes")
   endif()
 endif()
-file(CONFIGURE OUTPUT ${HEADER} CONTENT "#define MOTE_COMMIT \"@commit@\"\n" @ONLY)
+file(CONFIGURE OUTPUT ${HEADER} CONTENT "#define MOTE_COMMIT \"${commit}\"\n" @ONLY)

@@ -429,6 +429,34 @@ TEST_CASE("a checkpoint can be looked at, verified, exported and reported", "[cl
   CHECK_EXIT(mote_in(folder, {"report", "empty"}), 3, "is not a run");
 }
 
+TEST_CASE("a benchmark is a table or JSON, and can be held against an earlier one", "[cli]") {
+  test::ScratchFolder folder;
+  Args quick = {"bench", "train", "norm", "--unet", "tiny", "--batch", "2", "--runs", "1"};
+  auto with = [&](const Args& more) {
+    Args args = quick;
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  Result result = mote_in(folder, with({"--json"}));
+  CHECK_EXIT(result, 0, "");
+  Json json = Json::parse(result.out);
+  CHECK(json.at("ceilings").at("fma_gflops").get<double>() > 0);
+  CHECK(json.at("ceilings").at("bandwidth_gbs").get<double>() > 0);
+  REQUIRE(json.at("results").size() == 9);
+  const Json& train = json["results"][0];
+  CHECK(train.at("name") == "train step tiny, batch 2 f32");
+  for (const char* key : {"median", "min", "max", "share", "images_per_s", "peak_mib"}) CHECK(train.at(key).get<double>() > 0);
+  write_text(folder.path("base.json"), result.out);
+  Result table = mote_in(folder, with({"--against", "base.json", "--profile"}));
+  CHECK_EXIT(table, 0, "");
+  for (const char* part : {"ceilings:", "ratio", "conv2d_dw", "all kernels"}) CHECK(contains(table.out, part));
+  write_text(folder.path("broken.json"), "{\"results\": [{}]}");
+  CHECK_EXIT(mote_in(folder, with({"--against", "broken.json"})), 3, "broken.json: is not the output of");
+  CHECK_EXIT(mote_in(folder, {"bench", "gem"}), 2, "did you mean 'gemm'");
+  CHECK_EXIT(mote_in(folder, {"bench", "train", "--runs", "0"}), 2, "--runs");
+  CHECK_EXIT(mote_in(folder, {"bench", "train", "--unet", "huge"}), 2, "tiny, fmnist, cifar10");
+}
+
 TEST_CASE("the result of training is one JSON object if asked", "[cli]") {
   test::ScratchFolder folder;
   Result result = mote_in(folder, train_args("r", 2, {"--json"}));
@@ -623,6 +651,9 @@ TEST_CASE("checkpoints that are missing or damaged end with exit code 4", "[cli]
   file.metadata["unet"].replace(file.metadata["unet"].find("\"base\":8"), 8, "\"base\":16");
   rewrite("unet.safetensors");
   CHECK_EXIT(mote_in(folder, {"ckpt", "verify", "unet.safetensors"}), 4, "UNet");
+  file.metadata["unet"].replace(file.metadata["unet"].find("\"base\":16"), 9, "\"base\":4096");
+  rewrite("huge.safetensors");
+  CHECK_EXIT(mote_in(folder, {"ckpt", "verify", "huge.safetensors"}), 4, "does not fit in the file");
   file.metadata.erase("unet");
   rewrite("metadata.safetensors");
   CHECK_EXIT(mote_in(folder, {"ckpt", "verify", "metadata.safetensors"}), 4, "metadata 'unet' is missing");
