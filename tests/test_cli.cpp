@@ -472,7 +472,7 @@ TEST_CASE("the result of training is one JSON object if asked", "[cli]") {
   CHECK(json["step"] == 2);
   CHECK(json["images"] == 16);
   CHECK(json["checkpoint_hash"] == apps::load_checkpoint(folder.path("r/checkpoint.safetensors")).hash);
-  CHECK(result.err.empty());   // --quiet
+  CHECK(result.err == kAtStart);   // --quiet
 }
 
 // ---- Stopping and going on -----------------------------------------------------------------------------------------
