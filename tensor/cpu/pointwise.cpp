@@ -3,7 +3,6 @@
 
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernels.h"
-#include "tensor/random_math.h"
 
 namespace mote::cpu {
 
@@ -268,30 +267,6 @@ void combine_rows(Tensor& y, const Tensor& x, const Tensor& e, const Tensor& a, 
       for (int64_t n = first; n < last; ++n) {
         C fa = C(a.data<double>()[n]), fb = C(b.data<double>()[n]);
         for (int64_t i = n * pixels; i < (n + 1) * pixels; ++i) out[i] = T(fa * C(in_x[i]) + fb * C(in_e[i]));
-      }
-    });
-  });
-}
-
-void dropout(Tensor& y, const Tensor& x, double p, uint64_t seed, uint64_t offset) {
-  for_floating("dropout", y.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    using C = compute_t<T>;
-    T* out = y.data<T>();
-    const T* in = x.data<T>();
-    int64_t n = y.numel();
-    C scale = C(1 / (1 - p));
-    float threshold = float(p);
-    constexpr int64_t kBlocks = 64;   // Philox blocks a round: a buffer of 256 draws lets both loops vectorise
-    parallel_for((n + 4 * kBlocks - 1) / (4 * kBlocks), kGrain / (4 * kBlocks), [=](int64_t first, int64_t last) {
-      uint32_t words[4 * kBlocks];
-      for (int64_t group = first; group < last; ++group) {
-        philox::fill_words<kBlocks>(words, seed, offset + uint64_t(group * kBlocks));
-        int64_t base = group * 4 * kBlocks, count = std::min<int64_t>(4 * kBlocks, n - base);
-        for (int64_t i = 0; i < count; ++i) {
-          C kept = scale * C(in[base + i]);
-          out[base + i] = T(philox::uniform(words[i]) >= threshold ? kept : C(0));
-        }
       }
     });
   });

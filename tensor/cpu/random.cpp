@@ -1,4 +1,4 @@
-// Random draws: element i is word i % 4 of Philox block offset + i / 4 (f64 and i64: half a block an element).
+// Random draws, and dropout, which is one: element i is word i % 4 of Philox block offset + i / 4 (f64 and i64: half a block an element).
 // Compiled with -ffp-contract=off (CMakeLists.txt): see random_math.h.
 #include "tensor/random_math.h"
 
@@ -86,6 +86,24 @@ void random_int(Tensor& y, int64_t low, int64_t high, uint64_t seed, uint64_t of
       __extension__ using Wide = unsigned __int128;
       out[base + i] = int64_t(uint64_t(low) + uint64_t((Wide(bits) * range) >> 64));
     }
+  });
+}
+
+void dropout(Tensor& y, const Tensor& x, double p, uint64_t seed, uint64_t offset) {
+  int64_t n = y.numel();
+  for_floating("dropout", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    C scale = C(1 / (1 - p));
+    float threshold = float(p);
+    for_blocks(n, 4, seed, offset, [=](int64_t base, const uint32_t* words) {
+      for (int64_t i = 0; i < std::min(4 * kBlocks, n - base); ++i) {
+        C kept = scale * C(in[base + i]);
+        out[base + i] = T(philox::uniform(words[i]) >= threshold ? kept : C(0));
+      }
+    });
   });
 }
 
