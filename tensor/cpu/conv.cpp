@@ -5,6 +5,7 @@
 // its sums stay in registers. The weights are packed in panels [tap, Cin, kPanel]. dw needs no halo: a tap's valid
 // pixels are a run in each row, over which a tile of [Cin, Cout] sums x^T dy.
 #include "tensor/cpu/gemm.h"
+#include "tensor/cpu/winograd.h"
 #include "tensor/kernels.h"
 
 namespace mote::cpu {
@@ -27,14 +28,6 @@ struct Plan {
 };
 
 constexpr int64_t kBandBytes = 512 << 10;   // a padded band of input stays in L2
-
-/// What an output starts from; null pointers count as zero.
-template <class T, class C>
-struct Start {
-  const C* bias = nullptr;    // [K], padded to whole panels
-  const C* shift = nullptr;   // [N, K padded]
-  const T* residual = nullptr;
-};
 
 /// y = sum over taps, in C, stored as T. `panels`: [panel][tap][Cin][kPanel].
 template <class T, class C>
@@ -151,6 +144,14 @@ void pad_rows(C* to, const T* from, int64_t rows, int64_t columns, int64_t padde
     for (int64_t i = 0; i < padded; ++i) to[row * padded + i] = i < columns ? C(from[row * columns + i]) : C(0);
 }
 
+bool is_winograd(const Tensor& w, const Conv2dSpec& spec) {
+  return w.size(0) == 3 && w.size(1) == 3 && spec.stride == 1;
+}
+
+WinogradShape winograd_shape(const Tensor& x, const Tensor& y, const Conv2dSpec& spec) {
+  return {x.size(0), x.size(1), x.size(2), x.size(3), y.size(1), y.size(2), y.size(3), spec.top, spec.left};
+}
+
 }  // namespace
 
 void conv2d(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& shift,
@@ -162,8 +163,6 @@ void conv2d(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, con
     for (int64_t p = 0; p < w.size(0); ++p)
       for (int64_t q = 0; q < w.size(1); ++q) plan.taps.push_back({p - spec.top, q - spec.left, p * w.size(1) + q});
     int64_t K = y.size(3), padded = panels_of<C>(K) * kPanel<C>;
-    Scratch<C> panels(int64_t(plan.taps.size()) * packed_size<C>(x.size(3), K));
-    pack_weights(panels.data(), w.data<T>(), plan.taps, x.size(3), K, false);
     Scratch<C> wide_bias(bias.defined() ? padded : 0), wide_shift(shift.defined() ? x.size(0) * padded : 0);
     Start<T, C> start;
     if (bias.defined()) {
@@ -175,6 +174,12 @@ void conv2d(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, con
       start.shift = wide_shift.data();
     }
     if (residual.defined()) start.residual = residual.data<T>();
+    if constexpr (std::is_same_v<C, float>) {
+      WinogradShape shape = winograd_shape(x, y, spec);
+      if (is_winograd(w, spec) && shape.pays()) return winograd_conv(y.data<T>(), x.data<T>(), w.data<T>(), false, start, shape);
+    }
+    Scratch<C> panels(int64_t(plan.taps.size()) * packed_size<C>(x.size(3), K));
+    pack_weights(panels.data(), w.data<T>(), plan.taps, x.size(3), K, false);
     convolve(y.data<T>(), x.data<T>(), static_cast<const C*>(panels.data()), start, plan);
   });
 }
@@ -184,6 +189,11 @@ void conv2d_dx(Tensor& dx, const Tensor& dy, const Tensor& w, const Conv2dSpec& 
     using T = decltype(zero);
     using C = compute_t<T>;
     int64_t P = w.size(0), Q = w.size(1), channels = w.size(2), K = w.size(3), s = spec.stride;
+    if constexpr (std::is_same_v<C, float>) {
+      // dx is a convolution of dy with the kernel turned by half a circle; what was padded by n is now padded by 2 - n.
+      WinogradShape shape = winograd_shape(dy, dx, {1, 2 - spec.top, 0, 2 - spec.left, 0});
+      if (is_winograd(w, spec) && shape.pays()) return winograd_conv(dx.data<T>(), dy.data<T>(), w.data<T>(), true, Start<T, C>{}, shape);
+    }
     // dx[iy] = sum over p with s | iy + top - p of dy[(iy + top - p) / s] w[p]. The iy of one residue ry of iy + top
     // form a plan of their own: iy = s m + ry - top reads dy[m - (p - ry) / s] for p = ry, ry + s, ...
     for (int64_t ry = 0; ry < s; ++ry) {
@@ -230,6 +240,10 @@ void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& 
   for_floating("conv2d_dw", dw.dtype(), [&](auto zero) {
     using T = decltype(zero);
     using C = compute_t<T>;
+    if constexpr (std::is_same_v<C, float>) {
+      WinogradShape shape = winograd_shape(x, dy, spec);
+      if (is_winograd(dw, spec) && shape.pays()) return winograd_dw(dw.data<T>(), x.data<T>(), dy.data<T>(), shape);
+    }
     // dy is read in whole vectors: columns are padded to a multiple of a vector, in a copy if need be.
     int64_t padded = (K + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
     bool copy_x = !std::is_same_v<T, C>, copy_dy = copy_x || padded != K;

@@ -48,6 +48,39 @@ MOTE_INLINE void store_vector(C* to, const Vector<C>& v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+/// kLanes<C> elements of T, converted.
+template <class C, class T>
+MOTE_INLINE Vector<C> load_vector_as(const T* from) {
+  if constexpr (std::is_same_v<T, bf16> && std::is_same_v<C, float>) {
+    typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+    Half bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return std::bit_cast<Vector<float>>(__builtin_convertvector(bits, Vector<uint32_t>) << 16);
+  } else if constexpr (std::is_same_v<T, C>) {
+    return load_vector(from);
+  } else {
+    Vector<C> v;
+    for (int lane = 0; lane < kLanes<C>; ++lane) v[lane] = C(from[lane]);
+    return v;
+  }
+}
+/// The same the other way; to bf16 as its constructor rounds.
+template <class C, class T>
+MOTE_INLINE void store_vector_as(T* to, const Vector<C>& v) {
+  if constexpr (std::is_same_v<T, bf16> && std::is_same_v<C, float>) {
+    typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+    auto wide = std::bit_cast<Vector<uint32_t>>(v);
+    Vector<uint32_t> rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16, quiet = (wide >> 16) | 0x40;
+    auto is_nan = (wide & 0x7fffffffu) > 0x7f800000u;
+    Half bits = __builtin_convertvector(is_nan ? quiet : rounded, Half);
+    std::memcpy(static_cast<void*>(to), &bits, sizeof bits);
+  } else if constexpr (std::is_same_v<T, C>) {
+    store_vector(to, v);
+  } else {
+    for (int lane = 0; lane < kLanes<C>; ++lane) to[lane] = T(v[lane]);
+  }
+}
+
 /// A pointer the optimiser may not express through another one: keeps row addresses in few registers.
 template <class P>
 MOTE_INLINE P opaque(P pointer) {
