@@ -72,25 +72,36 @@ MOTE_INLINE void transform_kernel_gradient(V* out, const V& u0, const V& u1, con
   out[2] = a2 * even_a + b2 * even_b + u5;
 }
 
-/// Both directions of a two-dimensional transform from Rows x Rows to Points x Points vectors: `column` maps Rows
-/// vectors to Points, get(i, j) reads and put(i, j, v) writes.
+/// A transform in both directions, of Rows x Rows rows of `width` elements into Points x Points: get(i, j) and put(i, j)
+/// are the addresses of a row. Column by column through half [Rows][Points][width], so that few streams of memory are
+/// open at a time and each runs on: with all 36 at once the processor prefetches none.
 template <int Rows, int Points, class Column, class Get, class Put>
-MOTE_INLINE void transform_square(Column&& column, Get&& get, Put&& put) {
-  V half[Rows][Points];
+MOTE_INLINE void transform_square(int64_t width, float* half, Column&& column, Get&& get, Put&& put) {
   for (int j = 0; j < Rows; ++j) {
-    V in[Rows];
+    auto from = get(0, j);
+    int64_t step = get(1, j) - from;
+    float* to = half + j * Points * width;
+    for (int64_t c = 0; c < width; c += kWide) {
+      V in[Rows], out[Points];
 #pragma GCC unroll 6
-    for (int i = 0; i < Rows; ++i) in[i] = get(i, j);
-    column(half[j], in);
+      for (int i = 0; i < Rows; ++i) in[i] = load_vector_as<float>(from + i * step + c);
+      column(out, in);
+#pragma GCC unroll 6
+      for (int i = 0; i < Points; ++i) store_vector(to + i * width + c, out[i]);
+    }
   }
-#pragma GCC unroll 6
   for (int i = 0; i < Points; ++i) {
-    V in[Rows], out[Points];
+    const float* from = half + i * width;
+    auto to = put(i, 0);
+    int64_t step = put(i, 1) - to;
+    for (int64_t c = 0; c < width; c += kWide) {
+      V in[Rows], out[Points];
 #pragma GCC unroll 6
-    for (int j = 0; j < Rows; ++j) in[j] = half[j][i];
-    column(out, in);
+      for (int j = 0; j < Rows; ++j) in[j] = load_vector(from + j * Points * width + c);
+      column(out, in);
 #pragma GCC unroll 6
-    for (int j = 0; j < Points; ++j) put(i, j, out[j]);
+      for (int j = 0; j < Points; ++j) store_vector(to + j * step + c, out[j]);
+    }
   }
 }
 
@@ -143,49 +154,51 @@ struct Patch {
   }
 };
 
-/// v[point][t][c] = B^T d B for the tiles first, first + 1, ..., first + count - 1. padded [36 C] is for the edges.
+/// v[point][t][c] = B^T d B for the tiles first, first + 1, ..., first + count - 1. Works in padded, half [36 C].
 template <class T>
-void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shape, int64_t first, int64_t count, T* padded) {
+void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shape, int64_t first, int64_t count, T* padded,
+                 float* half) {
   int64_t C = shape.in_channels;
   for (int64_t t = 0; t < count; ++t) {
     Place at = place_of(shape, first + t);
     Patch<6, T> patch(x + at.image * shape.in_height * shape.in_width * C, shape.in_height, shape.in_width, C,
                       at.row - shape.top, at.column - shape.left, padded);
-    for (int64_t c = 0; c < C; c += kWide) {
-      const T* from = patch.data + c;
-      float* to = v + t * C + c;
-      transform_square<6, 6>([](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_input(out, in[0], in[1], in[2], in[3], in[4], in[5]); },
-                             [&](int i, int j) MOTE_INLINE_LAMBDA { return load_vector_as<float>(from + i * patch.row_stride + j * C); },
-                             [&](int i, int j, const V& value) MOTE_INLINE_LAMBDA { store_vector(to + (i * 6 + j) * stride, value); });
-    }
+    transform_square<6, 6>(C, half, [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_input(out, in[0], in[1], in[2], in[3], in[4], in[5]); },
+                           [&](int i, int j) { return patch.data + i * patch.row_stride + j * C; },
+                           [&](int i, int j) { return v + (i * 6 + j) * stride + t * C; });
   }
 }
 
-/// y += A^T m A, clipped to the image: m[point][t][padded].
+/// y = start + A^T m A, clipped to the image: m[point][t][padded]. Works in half [24 K].
 template <class T>
 void output_tiles(T* y, const float* m, int64_t stride, const Start<T, float>& start, const WinogradShape& shape,
-                  int64_t padded, int64_t first, int64_t count) {
+                  int64_t padded, int64_t first, int64_t count, float* half) {
   int64_t K = shape.out_channels;
   for (int64_t t = 0; t < count; ++t) {
     Place at = place_of(shape, first + t);
     int64_t rows = std::min<int64_t>(4, shape.out_height - at.row), columns = std::min<int64_t>(4, shape.out_width - at.column);
     int64_t corner = ((at.image * shape.out_height + at.row) * shape.out_width + at.column) * K;
-    for (int64_t k = 0; k < K; k += kWide) {
-      V base = V{};
-      if (start.bias) base += load_vector(start.bias + k);
-      if (start.shift) base += load_vector(start.shift + at.image * padded + k);
-      const float* from = m + t * padded + k;
-      V half[6][4];
-      for (int j = 0; j < 6; ++j) {
-        V in[6];
+    for (int j = 0; j < 6; ++j) {
+      for (int64_t k = 0; k < K; k += kWide) {
+        V in[6], out[4];
 #pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i) in[i] = load_vector(from + (i * 6 + j) * stride);
-        transform_output(half[j], in[0], in[1], in[2], in[3], in[4], in[5]);
+        for (int i = 0; i < 6; ++i) in[i] = load_vector(m + (i * 6 + j) * stride + t * padded + k);
+        transform_output(out, in[0], in[1], in[2], in[3], in[4], in[5]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) store_vector(half + (i * 6 + j) * K + k, out[i]);
       }
-      for (int64_t i = 0; i < rows; ++i) {
-        V out[4];
-        transform_output(out, half[0][i], half[1][i], half[2][i], half[3][i], half[4][i], half[5][i]);
-        for (int64_t j = 0; j < columns; ++j) {
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t k = 0; k < K; k += kWide) {
+        V in[6], out[4], base = V{};
+        if (start.bias) base += load_vector(start.bias + k);
+        if (start.shift) base += load_vector(start.shift + at.image * padded + k);
+#pragma GCC unroll 6
+        for (int j = 0; j < 6; ++j) in[j] = load_vector(half + (i * 6 + j) * K + k);
+        transform_output(out, in[0], in[1], in[2], in[3], in[4], in[5]);
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < 4; ++j) {
+          if (j >= columns) break;
           int64_t offset = corner + (i * shape.out_width + j) * K + k;
           V value = out[j] + base;
           if (start.residual) value += load_vector_as<float>(start.residual + offset);
@@ -196,22 +209,19 @@ void output_tiles(T* y, const float* m, int64_t stride, const Start<T, float>& s
   }
 }
 
-/// g[point][t][columns] = A dy A^T; pixels outside the image count as zero. padded [16 K] is for the edges.
+/// g[point][t][columns] = A dy A^T; pixels outside the image count as zero. Works in padded [16 K],
+/// half [24 K].
 template <class T>
 void gradient_tiles(float* g, int64_t stride, const T* dy, const WinogradShape& shape, int64_t columns, int64_t first,
-                    int64_t count, T* padded) {
+                    int64_t count, T* padded, float* half) {
   int64_t K = shape.out_channels;
   for (int64_t t = 0; t < count; ++t) {
     Place at = place_of(shape, first + t);
     Patch<4, T> patch(dy + at.image * shape.out_height * shape.out_width * K, shape.out_height, shape.out_width, K, at.row,
                       at.column, padded);
-    for (int64_t k = 0; k < K; k += kWide) {
-      const T* from = patch.data + k;
-      float* to = g + t * columns + k;
-      transform_square<4, 6>([](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_gradient(out, in[0], in[1], in[2], in[3]); },
-                             [&](int i, int j) MOTE_INLINE_LAMBDA { return load_vector_as<float>(from + i * patch.row_stride + j * K); },
-                             [&](int i, int j, const V& value) MOTE_INLINE_LAMBDA { store_vector(to + (i * 6 + j) * stride, value); });
-    }
+    transform_square<4, 6>(K, half, [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_gradient(out, in[0], in[1], in[2], in[3]); },
+                           [&](int i, int j) { return patch.data + i * patch.row_stride + j * K; },
+                           [&](int i, int j) { return g + (i * 6 + j) * stride + t * columns; });
   }
 }
 
@@ -235,9 +245,12 @@ void kernel_tiles(float* u, int64_t stride, const T* w, bool exchanged, int64_t 
             for (int64_t lane = 0; lane < kWide; ++lane) g[tap][lane] = float(w[((8 - tap) * K + k + lane) * C + c]);
         }
         float* to = u + (panel * C + c) * kColumns + column;
-        transform_square<3, 6>([](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_kernel(out, in[0], in[1], in[2]); },
-                               [&](int i, int j) MOTE_INLINE_LAMBDA { return g[i * 3 + j]; },
-                               [&](int i, int j, const V& value) MOTE_INLINE_LAMBDA { store_vector(to + (i * 6 + j) * stride, value); });
+        V half[3][6], out[6];
+        for (int j = 0; j < 3; ++j) transform_kernel(half[j], g[j], g[3 + j], g[6 + j]);
+        for (int i = 0; i < 6; ++i) {
+          transform_kernel(out, half[0][i], half[1][i], half[2][i]);
+          for (int j = 0; j < 6; ++j) store_vector(to + (i * 6 + j) * stride, out[j]);
+        }
       }
     }
   });
@@ -261,13 +274,14 @@ void winograd_conv(T* y, const T* x, const T* w, bool exchanged, const Start<T, 
 
   int64_t block = block_tiles(shape), blocks = (shape.tiles() + block - 1) / block;
   int64_t v_stride = point_stride(block * C), m_stride = point_stride(block * padded);
-  ThreadScratch<float> scratch(kPoints * (v_stride + m_stride) + 36 * C);
+  ThreadScratch<float> scratch(kPoints * (v_stride + m_stride) + 36 * (C + std::max(C, K)));
   parallel_for(blocks, 1, [&](int64_t first_block, int64_t last_block) {
     float *v = scratch.mine(), *m = v + kPoints * v_stride;
-    T* edges = reinterpret_cast<T*>(m + kPoints * m_stride);
+    float* half = m + kPoints * m_stride;
+    T* edges = reinterpret_cast<T*>(half + 36 * std::max(C, K));
     for (int64_t b = first_block; b < last_block; ++b) {
       int64_t first = b * block, count = std::min(block, shape.tiles() - first), step = tile_rows(count);
-      input_tiles(v, v_stride, x, shape, first, count, edges);
+      input_tiles(v, v_stride, x, shape, first, count, edges, half);
       for (int64_t point = 0; point < kPoints; ++point) {
         for (int64_t panel = 0; panel < panels; ++panel) {
           const float* weights = u.data() + point * u_stride + panel * C * kColumns;
@@ -285,7 +299,7 @@ void winograd_conv(T* y, const T* x, const T* w, bool exchanged, const Start<T, 
           }
         }
       }
-      output_tiles(y, m, m_stride, start, shape, padded, first, count);
+      output_tiles(y, m, m_stride, start, shape, padded, first, count, half);
     }
   });
 }
@@ -302,17 +316,18 @@ void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
   int64_t panels = panels_of<float>(K), shares = std::min<int64_t>((omp_get_max_threads() + chunks - 1) / chunks, panels);
   int64_t v_stride = point_stride(block * C), g_stride = point_stride(block * padded);
   Scratch<float> partial(chunks * sums);
-  ThreadScratch<float> scratch(kPoints * (v_stride + g_stride) + 36 * std::max(C, K));
+  ThreadScratch<float> scratch(kPoints * (v_stride + g_stride) + 72 * std::max(C, K));
   parallel_for(chunks * shares, 1, [&](int64_t first_item, int64_t last_item) {
     float *v = scratch.mine(), *g = v + kPoints * v_stride;
-    T* edges = reinterpret_cast<T*>(g + kPoints * g_stride);
+    float* half = g + kPoints * g_stride;
+    T* edges = reinterpret_cast<T*>(half + 36 * std::max(C, K));
     for (int64_t item = first_item; item < last_item; ++item) {
       int64_t chunk = item / shares, share = item % shares, chunk_begin = blocks * chunk / chunks;
       float* out = partial.data() + chunk * sums;
       for (int64_t b = chunk_begin; b < blocks * (chunk + 1) / chunks; ++b) {
         int64_t first = b * block, count = std::min(block, shape.tiles() - first), step = tile_rows(C);
-        input_tiles(v, v_stride, x, shape, first, count, edges);
-        gradient_tiles(g, g_stride, dy, shape, padded, first, count, edges);
+        input_tiles(v, v_stride, x, shape, first, count, edges, half);
+        gradient_tiles(g, g_stride, dy, shape, padded, first, count, edges, half);
         for (int64_t point = 0; point < kPoints; ++point) {
           for (int64_t panel = panels * share / shares; panel < panels * (share + 1) / shares; ++panel) {
             const float* gradient = g + point * g_stride + panel * kColumns;
