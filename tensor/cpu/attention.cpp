@@ -12,10 +12,10 @@ struct Head {
   int64_t ld() const { return 3 * channels; }
   int64_t block() const { return std::min<int64_t>(tokens, 128); }   // rows of scores at a time
   /// The largest working area of the products below.
-  template <class C>
+  template <class E>
   int64_t work() const {
-    return std::max({packed_size<C>(width, tokens), packed_size<C>(tokens, width), packed_size<C>(block(), width)}) +
-           kBlockElements;
+    return std::max({packed_size<E>(width, tokens), packed_size<E>(tokens, width), packed_size<E>(block(), width)}) +
+           kBlockElements<E>;
   }
 };
 

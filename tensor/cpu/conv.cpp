@@ -29,9 +29,10 @@ struct Plan {
 
 constexpr int64_t kBandBytes = 512 << 10;   // a padded band of input stays in L2
 
-/// y = sum over taps, in C, stored as T. `panels`: [panel][tap][Cin][kPanel].
-template <class T, class C>
-void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const Plan& plan) {
+/// y = sum over taps, in C, stored as T; the tile multiplies E. `panels`: [panel][tap][Cin][kPanel], in pairs of Cin if E
+/// is bf16; Cin is even then.
+template <class E, class T, class C>
+void convolve(T* y, const T* x, const E* panels, const Start<T, C>& start, const Plan& plan) {
   if (plan.rows <= 0 || plan.columns <= 0 || plan.images == 0) return;
   int64_t channels = plan.in_channels, out_channels = plan.out_channels, count = int64_t(plan.taps.size());
   int64_t low_y = 0, high_y = 0, low_x = 0, high_x = 0;
@@ -42,9 +43,9 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
   // The band covers input columns left .. left + width - 1, rows likewise.
   int64_t left = plan.origin_x + low_x, width = (plan.columns - 1) * plan.stride + 1 + high_x - low_x;
   int64_t top = plan.origin_y + low_y, height = (plan.rows - 1) * plan.stride + 1 + high_y - low_y;
-  bool in_place = std::is_same_v<T, C> && left >= 0 && top >= 0 && left + width <= plan.in_width &&
+  bool in_place = std::is_same_v<T, E> && left >= 0 && top >= 0 && left + width <= plan.in_width &&
                   top + height <= plan.in_height;
-  int64_t row_bytes = width * channels * int64_t(sizeof(C)) * plan.stride;
+  int64_t row_bytes = width * channels * int64_t(sizeof(E)) * plan.stride;
   int64_t band_rows = std::clamp<int64_t>(kBandBytes / std::max<int64_t>(row_bytes, 1), 4, plan.rows);
   int64_t bands = (plan.rows + band_rows - 1) / band_rows;
   if (plan.images * bands < omp_get_max_threads()) {   // few images: smaller bands feed all threads
@@ -57,31 +58,31 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
   int64_t work = plan.rows * plan.columns * count * channels * out_channels / bands;
 
   int64_t band_height = (band_rows - 1) * plan.stride + 1 + high_y - low_y;
-  ThreadScratch<C> bands_scratch(in_place ? 0 : band_height * width * channels);
+  ThreadScratch<E> bands_scratch(in_place ? 0 : band_height * width * channels);
   parallel_for(plan.images * bands, (int64_t(1) << 17) / std::max<int64_t>(work, 1), [&](int64_t first, int64_t last) {
-    C* band = bands_scratch.mine();
+    E* band = bands_scratch.mine();
     std::vector<int64_t> tap_offset(plan.taps.size());
     for (int64_t item = first; item < last; ++item) {
       int64_t n = item / bands, row0 = item % bands * band_rows, rows = std::min(band_rows, plan.rows - row0);
       const T* image = x + n * plan.in_height * plan.in_width * channels;
-      const C* source;        // input (top + row0 stride, left)
+      const E* source;        // input (top + row0 stride, left)
       int64_t source_width;   // in pixels
       if (in_place) {
-        source = reinterpret_cast<const C*>(image) + ((top + row0 * plan.stride) * plan.in_width + left) * channels;
+        source = reinterpret_cast<const E*>(image) + ((top + row0 * plan.stride) * plan.in_width + left) * channels;
         source_width = plan.in_width;
       } else {
         int64_t copied_from = std::clamp<int64_t>(-left, 0, width);
         int64_t copied_to = std::clamp<int64_t>(plan.in_width - left, copied_from, width);
         for (int64_t i = 0; i < (rows - 1) * plan.stride + 1 + high_y - low_y; ++i) {
-          C* to = band + i * width * channels;
+          E* to = band + i * width * channels;
           int64_t iy = top + row0 * plan.stride + i;
           bool inside = iy >= 0 && iy < plan.in_height;
           int64_t begin = inside ? copied_from * channels : width * channels;
           int64_t end = inside ? copied_to * channels : width * channels;
-          std::fill(to, to + begin, C(0));
+          std::fill(to, to + begin, E(0.0f));
           const T* from = image + (iy * plan.in_width + left) * channels;
-          for (int64_t j = begin; j < end; ++j) to[j] = C(from[j]);
-          std::fill(to + end, to + width * channels, C(0));
+          for (int64_t j = begin; j < end; ++j) to[j] = E(from[j]);
+          std::fill(to + end, to + width * channels, E(0.0f));
         }
         source = band;
         source_width = width;
@@ -90,11 +91,11 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
         tap_offset[size_t(t)] = ((plan.taps[size_t(t)].dy - low_y) * source_width + plan.taps[size_t(t)].dx - low_x) * channels;
 
       for (int64_t panel = 0; panel < panels_of<C>(out_channels); ++panel) {
-        const C* weights = panels + panel * kPanel<C> * count * channels;
+        const E* weights = panels + panel * kPanel<C> * count * channels;
         int64_t k = panel * kPanel<C>, columns = std::min<int64_t>(kPanel<C>, out_channels - k);
         for (int64_t row = 0; row < rows; ++row) {
           for (int64_t l = 0; l < plan.columns; l += tile_step) {
-            const C* a = source + (row * plan.stride * source_width + l * plan.stride) * channels;
+            const E* a = source + (row * plan.stride * source_width + l * plan.stride) * channels;
             int64_t oy = plan.y0 + (row0 + row) * plan.step, ox = plan.x0 + l * plan.step;
             int64_t at = ((n * plan.out_height + oy) * plan.out_width + ox) * out_channels + k;
             int64_t ld = plan.step * out_channels;
@@ -106,7 +107,7 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
                 if (start.bias) tile.add_from(start.bias + k, 0, kColumns);
                 if (start.shift) tile.add_from(start.shift + n * padded + k, 0, kColumns);
                 if (start.residual) tile.add_from(start.residual + at, ld, columns);
-                const C* b = weights;
+                const E* b = weights;
                 for (int64_t t = 0; t < count; ++t) {
                   tile.add_rows(channels, a + tap_offset[size_t(t)], plan.stride * channels, b, kPanel<C>);
                   b += channels * kPanel<C>;
@@ -124,12 +125,12 @@ void convolve(T* y, const T* x, const C* panels, const Start<T, C>& start, const
 }
 
 /// Panels [panel][tap][Cin][kPanel] of weights [P Q, C, K], as they are (forward) or with C and K exchanged (dx).
-template <class C, class T>
-void pack_weights(C* panels, const T* w, const std::vector<Tap>& taps, int64_t channels, int64_t out_channels,
+template <class E, class T>
+void pack_weights(E* panels, const T* w, const std::vector<Tap>& taps, int64_t channels, int64_t out_channels,
                   bool exchanged) {
   int64_t in = exchanged ? out_channels : channels, out = exchanged ? channels : out_channels;
-  int64_t count = int64_t(taps.size()), per_tap = in * kPanel<C>;
-  parallel_for(panels_of<C>(out) * count, std::max<int64_t>(kGrain / std::max<int64_t>(per_tap, 1), 1), [&](int64_t first, int64_t last) {
+  int64_t count = int64_t(taps.size()), per_tap = in * kPanel<compute_t<E>>;
+  parallel_for(panels_of<compute_t<E>>(out) * count, std::max<int64_t>(kGrain / std::max<int64_t>(per_tap, 1), 1), [&](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
       Matrix<T> tap{w + taps[size_t(item % count)].weight * channels * out_channels, out_channels, exchanged};
       pack_panel(panels + item * per_tap, tap, in, out, item / count);
@@ -142,6 +143,13 @@ template <class C, class T>
 void pad_rows(C* to, const T* from, int64_t rows, int64_t columns, int64_t padded) {
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < padded; ++i) to[row * padded + i] = i < columns ? C(from[row * columns + i]) : C(0);
+}
+
+/// Calls fn with an element of what the tile multiplies: pixels with an odd number of channels hold no whole pairs.
+template <class T, class Fn>
+void with_operand(int64_t channels, Fn&& fn) {
+  if (channels % 2 == 0) fn(operand_t<T>{});
+  else fn(compute_t<T>{});
 }
 
 bool is_winograd(const Tensor& w, const Conv2dSpec& spec) {
@@ -178,9 +186,12 @@ void conv2d(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, con
       WinogradShape shape = winograd_shape(x, y, spec);
       if (is_winograd(w, spec) && shape.pays()) return winograd_conv(y.data<T>(), x.data<T>(), w.data<T>(), false, start, shape);
     }
-    Scratch<C> panels(int64_t(plan.taps.size()) * packed_size<C>(x.size(3), K));
-    pack_weights(panels.data(), w.data<T>(), plan.taps, x.size(3), K, false);
-    convolve(y.data<T>(), x.data<T>(), static_cast<const C*>(panels.data()), start, plan);
+    with_operand<T>(x.size(3), [&](auto operand) {
+      using E = decltype(operand);
+      Scratch<E> panels(int64_t(plan.taps.size()) * packed_size<E>(x.size(3), K));
+      pack_weights(panels.data(), w.data<T>(), plan.taps, x.size(3), K, false);
+      convolve(y.data<T>(), x.data<T>(), static_cast<const E*>(panels.data()), start, plan);
+    });
   });
 }
 
@@ -210,9 +221,12 @@ void conv2d_dx(Tensor& dx, const Tensor& dy, const Tensor& w, const Conv2dSpec& 
         plan.columns = (dx.size(2) - plan.x0 + s - 1) / s;
         for (int64_t p = ry; p < P; p += s)
           for (int64_t q = rx; q < Q; q += s) plan.taps.push_back({-((p - ry) / s), -((q - rx) / s), p * Q + q});
-        Scratch<C> panels(int64_t(plan.taps.size()) * packed_size<C>(K, channels));
-        pack_weights(panels.data(), w.data<T>(), plan.taps, channels, K, true);
-        convolve(dx.data<T>(), dy.data<T>(), static_cast<const C*>(panels.data()), Start<T, C>{}, plan);
+        with_operand<T>(K, [&](auto operand) {
+          using E = decltype(operand);
+          Scratch<E> panels(int64_t(plan.taps.size()) * packed_size<E>(K, channels));
+          pack_weights(panels.data(), w.data<T>(), plan.taps, channels, K, true);
+          convolve(dx.data<T>(), dy.data<T>(), static_cast<const E*>(panels.data()), Start<T, C>{}, plan);
+        });
       }
     }
   });

@@ -6,18 +6,20 @@ namespace mote::cpu {
 namespace {
 
 /// One product with all threads: panels of B packed once, rows of C divided.
-template <class C, class T>
-void gemm_parallel(int64_t M, int64_t N, int64_t K, const Matrix<T>& a, const Matrix<T>& b, C* c, const C* bias) {
-  Scratch<C> panels(packed_size<C>(K, N));
-  parallel_for(panels_of<C>(N), kGrain / (kPanel<C> * std::max<int64_t>(K, 1)), [&](int64_t first, int64_t last) {
+template <class E, class T, class TC>
+void gemm_parallel(int64_t M, int64_t N, int64_t K, const Matrix<T>& a, const Matrix<T>& b, TC* c, const compute_t<E>* bias) {
+  constexpr int64_t kColumns = kPanel<compute_t<E>>;
+  int64_t panels = panels_of<compute_t<E>>(N);
+  Scratch<E> packed(packed_size<E>(K, N));
+  parallel_for(panels, kGrain / (kColumns * std::max<int64_t>(K, 1)), [&](int64_t first, int64_t last) {
     for (int64_t panel = first; panel < last; ++panel)
-      pack_panel(panels.data() + panel * kPanel<C> * K, b, K, N, panel);
+      pack_panel(packed.data() + panel * kColumns * packed_k<E>(K), b, K, N, panel);
   });
   // Work is handed out in whole tiles; a thread should have some 10^5 multiplications to do.
   int64_t tiles = (M + kTileRows - 1) / kTileRows;
-  ThreadScratch<C> block(kBlockElements);
+  ThreadScratch<E> block(kBlockElements<E>);
   parallel_for(tiles, (int64_t(1) << 17) / std::max<int64_t>(kTileRows * N * K, 1), [&](int64_t first, int64_t last) {
-    gemm_rows(first * kTileRows, std::min(M, last * kTileRows), N, K, a, static_cast<const C*>(panels.data()), c, N,
+    gemm_rows(first * kTileRows, std::min(M, last * kTileRows), N, K, a, static_cast<const E*>(packed.data()), c, N,
               bias, false, block.mine());
   });
 }
@@ -31,31 +33,32 @@ void matmul(Tensor& y, const Tensor& a, const Tensor& w, bool trans_a, bool tran
   for_floating("matmul", y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     using C = compute_t<T>;
-    const T* in_a = a.data<T>();
-    const T* in_w = w.data<T>();
-    int64_t lda = trans_a ? M : K, ldw = trans_w ? K : N;
-    // bf16 results are summed in f32 over all of K before the one rounding.
-    bool narrow = !std::is_same_v<T, C>;
-    Scratch<C> wide(narrow ? y.numel() : 0), wide_bias(bias.defined() ? N : 0);
-    C* out = narrow ? wide.data() : reinterpret_cast<C*>(y.raw());
-    if (bias.defined()) std::copy(bias.data<T>(), bias.data<T>() + N, wide_bias.data());
+    using E = operand_t<T>;
+    Matrix<T> matrix_a{a.data<T>(), trans_a ? M : K, trans_a}, matrix_w{w.data<T>(), trans_w ? K : N, trans_w};
+    Scratch<C> wide_bias(bias.defined() ? N : 0);
+    for (int64_t i = 0; bias.defined() && i < N; ++i) wide_bias.data()[i] = C(bias.data<T>()[i]);
     const C* start = bias.defined() ? wide_bias.data() : nullptr;
-    if (batch == 1) {
-      gemm_parallel<C, T>(M, N, K, {in_a, lda, trans_a}, {in_w, ldw, trans_w}, out, start);
-    } else {
-      ThreadScratch<C> work(packed_size<C>(K, N) + kBlockElements);
+    auto multiply = [&](auto* out) {
+      if (batch == 1) return gemm_parallel<E>(M, N, K, matrix_a, matrix_w, out, start);
+      ThreadScratch<E> work(packed_size<E>(K, N) + kBlockElements<E>);
       parallel_for(batch, 1, [&](int64_t first, int64_t last) {
-        for (int64_t index = first; index < last; ++index)
-          gemm_serial(M, N, K, Matrix<T>{in_a + index * M * K, lda, trans_a},
-                      Matrix<T>{in_w + index * K * N, ldw, trans_w}, out + index * M * N, N, false, work.mine(), start);
+        for (int64_t index = first; index < last; ++index) {
+          Matrix<T> one_a = matrix_a, one_w = matrix_w;
+          one_a.data += index * M * K;
+          one_w.data += index * K * N;
+          gemm_serial(M, N, K, one_a, one_w, out + index * M * N, N, false, work.mine(), start);
+        }
       });
-    }
-    if (narrow) {
-      T* to = y.data<T>();
-      parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) to[i] = T(out[i]);
-      });
-    }
+    };
+    if (std::is_same_v<T, C> || K <= kBlockK<E>) return multiply(y.data<T>());
+    // Sums over several blocks of k wait in the compute type for the one rounding.
+    Scratch<C> wide(y.numel());
+    multiply(wide.data());
+    T* to = y.data<T>();
+    const C* from = wide.data();
+    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) to[i] = T(from[i]);
+    });
   });
 }
 

@@ -17,41 +17,68 @@ struct Matrix {
   bool transposed = false;
 };
 
-inline constexpr int64_t kBlockK = 192;    // a panel of B (24 KB) and a tile's rows of A (11 KB) stay in L1
-inline constexpr int64_t kBlockM = 224;    // a block of A (168 KB) stays in L2
+/// k of a block: a tile's rows of A (21 KB or 28 KB) stay in L1 while panels of B pass through.
+template <class E> inline constexpr int64_t kBlockK = std::is_same_v<E, bf16> ? 1024 : 384;
+inline constexpr int64_t kBlockM = 112;    // a block of A (172 or 229 KB) stays in L2
 
 template <class C>
 int64_t panels_of(int64_t columns) { return (columns + kPanel<C> - 1) / kPanel<C>; }
 
-/// Elements that pack_panels writes.
-template <class C>
-int64_t packed_size(int64_t K, int64_t N) { return panels_of<C>(N) * kPanel<C> * K; }
+/// K as it is packed: bf16 comes in pairs.
+template <class E>
+constexpr int64_t packed_k(int64_t K) { return std::is_same_v<E, bf16> ? (K + 1) / 2 * 2 : K; }
 
-/// Packs panel `panel` of B: out[k kPanel + column], columns past N are zero.
-template <class C, class T>
-void pack_panel(C* out, const Matrix<T>& b, int64_t K, int64_t N, int64_t panel) {
-  int64_t first = panel * kPanel<C>, columns = std::min<int64_t>(kPanel<C>, N - first);
-  if (b.transposed) {
-    for (int64_t column = 0; column < kPanel<C>; ++column) {
+/// Elements that pack_panels writes.
+template <class E>
+int64_t packed_size(int64_t K, int64_t N) { return panels_of<compute_t<E>>(N) * kPanel<compute_t<E>> * packed_k<E>(K); }
+
+/// Packs panel `panel` of B: out[k kPanel + column], of bf16 out[k / 2][column][k % 2]; columns past N, and k past K where
+/// K is odd, are zero.
+template <class E, class T>
+void pack_panel(E* out, const Matrix<T>& b, int64_t K, int64_t N, int64_t panel) {
+  constexpr int64_t kColumns = kPanel<compute_t<E>>;
+  int64_t first = panel * kColumns, columns = std::min<int64_t>(kColumns, N - first);
+  if constexpr (std::is_same_v<E, bf16>) {
+    auto pair = [](bf16 low, bf16 high) { return uint32_t(low.bits) | uint32_t(high.bits) << 16; };
+    auto* pairs = reinterpret_cast<uint32_t*>(out);
+    for (int64_t k = 0; k < K; k += 2) {
+      uint32_t* to = pairs + k / 2 * kColumns;
+      int64_t next = k + 1 < K;   // 0: a last pair of one
+      if (b.transposed) {
+        const T* from = b.data + first * b.ld + k;
+        for (int64_t column = 0; column < columns; ++column) {
+          const T* at = from + column * b.ld;
+          to[column] = pair(bf16(at[0]), next ? bf16(at[1]) : bf16());
+        }
+      } else {
+        const T *low = b.data + k * b.ld + first, *high = low + next * b.ld;
+        uint32_t mask = next ? ~0u : 0xffffu;
+        for (int64_t column = 0; column < columns; ++column) to[column] = pair(bf16(low[column]), bf16(high[column])) & mask;
+      }
+      std::fill(to + columns, to + kColumns, 0u);
+    }
+  } else if (b.transposed) {
+    for (int64_t column = 0; column < kColumns; ++column) {
       const T* from = b.data + (first + column) * b.ld;
-      for (int64_t k = 0; k < K; ++k) out[k * kPanel<C> + column] = column < columns ? C(from[k]) : C(0);
+      for (int64_t k = 0; k < K; ++k) out[k * kColumns + column] = column < columns ? E(from[k]) : E(0);
     }
   } else {
     for (int64_t k = 0; k < K; ++k) {
       const T* from = b.data + k * b.ld + first;
-      for (int64_t column = 0; column < columns; ++column) out[k * kPanel<C> + column] = C(from[column]);
-      for (int64_t column = columns; column < kPanel<C>; ++column) out[k * kPanel<C> + column] = C(0);
+      for (int64_t column = 0; column < columns; ++column) out[k * kColumns + column] = E(from[column]);
+      for (int64_t column = columns; column < kColumns; ++column) out[k * kColumns + column] = E(0);
     }
   }
 }
 
-/// block[r ld + k] = element (m0 + r, k0 + k) of A.
-template <class C, class TA>
-void pack_block(C* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t rows, int64_t k0, int64_t length) {
+/// block[r ld + k] = element (m0 + r, k0 + k) of A; an odd length is filled up with a zero where E comes in pairs.
+template <class E, class TA>
+void pack_block(E* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t rows, int64_t k0, int64_t length) {
+  for (int64_t r = 0; r < rows && packed_k<E>(length) > length; ++r) block[r * ld + length] = E(0.0f);
   if (!a.transposed) {
     for (int64_t r = 0; r < rows; ++r) {
       const TA* from = a.data + (m0 + r) * a.ld + k0;
-      for (int64_t k = 0; k < length; ++k) block[r * ld + k] = C(from[k]);
+      for (int64_t k = 0; k < length; ++k) block[r * ld + k] = E(from[k]);
     }
     return;
   }
@@ -60,34 +87,35 @@ void pack_block(C* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t r
     for (int64_t r1 = 0; r1 < rows; r1 += kSquare)
       for (int64_t r = r1; r < std::min(rows, r1 + kSquare); ++r)
         for (int64_t k = k1; k < std::min(length, k1 + kSquare); ++k)
-          block[r * ld + k] = C(a.data[(k0 + k) * a.ld + m0 + r]);
+          block[r * ld + k] = E(a.data[(k0 + k) * a.ld + m0 + r]);
 }
 
-/// Rows first..last-1 of C against packed panels of B. `block` holds kBlockM (kBlockK + kLanes) elements.
+/// Rows first..last-1 of C against packed panels of B. `block` holds kBlockElements<E>. C may be of another type than
+/// the sums, to be rounded once, if K <= kBlockK<E>.
 ///   bias [N] or null starts each sum; accumulate starts from what C holds.
-template <class C, class TA>
-void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<TA>& a, const C* panels, C* c,
-               int64_t ldc, const C* bias, bool accumulate, C* block) {
+template <class C, class E, class TA, class TC>
+void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<TA>& a, const E* panels, TC* c,
+               int64_t ldc, const C* bias, bool accumulate, E* block) {
   for (int64_t m0 = first; m0 < last; m0 += kBlockM) {
     int64_t rows = std::min(kBlockM, last - m0), step = tile_rows(rows);
-    for (int64_t k0 = 0; k0 == 0 || k0 < K; k0 += kBlockK) {
-      int64_t length = std::min(kBlockK, K - k0), ld = length + kLanes<C>;   // off the powers of two: no aliasing in L1
+    for (int64_t k0 = 0; k0 == 0 || k0 < K; k0 += kBlockK<E>) {
+      int64_t length = packed_k<E>(std::min(kBlockK<E>, K - k0)), ld = length + kLanes<C>;   // no aliasing in L1
       // The columns of a narrow transposed A are read in place: the tile wants them side by side anyway.
-      bool in_place = std::is_same_v<TA, C> && a.transposed && a.ld <= kBlockK + kLanes<C>;
-      if (!in_place) pack_block(block, ld, a, m0, rows, k0, length);
+      bool in_place = std::is_same_v<TA, E> && std::is_same_v<E, C> && a.transposed && a.ld <= kBlockK<E> + kLanes<C>;
+      if (!in_place) pack_block(block, ld, a, m0, rows, k0, std::min(kBlockK<E>, K - k0));
       for (int64_t panel = 0; panel < panels_of<C>(N); ++panel) {
-        const C* b = panels + panel * kPanel<C> * K + k0 * kPanel<C>;
+        const E* b = panels + panel * kPanel<C> * packed_k<E>(K) + k0 * kPanel<C>;
         int64_t column = panel * kPanel<C>, columns = std::min<int64_t>(kPanel<C>, N - column);
         for (int64_t r = 0; r < rows; r += step) {
           for_rows(std::min(step, rows - r), [&](auto m) {
             auto run = [&](auto vectors) {
               Tile<C, m(), vectors()> tile;
               tile.clear();
-              C* to = c + (m0 + r) * ldc + column;
+              TC* to = c + (m0 + r) * ldc + column;
               if (k0 > 0 || accumulate) tile.add_from(to, ldc, columns);
               else if (bias) tile.add_from(bias + column, 0, columns);
               if (in_place) {
-                const C* columns_of_a = reinterpret_cast<const C*>(a.data) + k0 * a.ld + m0 + r;
+                const E* columns_of_a = reinterpret_cast<const E*>(a.data) + k0 * a.ld + m0 + r;
                 tile.add_columns(length, columns_of_a, a.ld, b, kPanel<C>);
               } else {
                 tile.add_rows(length, block + r * ld, ld, b, kPanel<C>);
@@ -103,16 +131,16 @@ void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<T
   }
 }
 
-inline constexpr int64_t kBlockElements = kBlockM * (kBlockK + 16);
+template <class E> inline constexpr int64_t kBlockElements = kBlockM * (kBlockK<E> + 16);
 
-/// One product on the calling thread; A and B may be of different types. `work` holds packed_size(K, N) +
-/// kBlockElements elements.
-template <class C, class TA, class TB>
+/// One product on the calling thread; A and B may be of different types. `work` holds packed_size<E>(K, N) +
+/// kBlockElements<E> elements of E, what the tile multiplies.
+template <class E, class C, class TA, class TB>
 void gemm_serial(int64_t M, int64_t N, int64_t K, const Matrix<TA>& a, const Matrix<TB>& b, C* c, int64_t ldc,
-                 bool accumulate, C* work, const C* bias = nullptr) {
-  for (int64_t panel = 0; panel < panels_of<C>(N); ++panel)
-    pack_panel(work + panel * kPanel<C> * K, b, K, N, panel);
-  gemm_rows(int64_t(0), M, N, K, a, work, c, ldc, bias, accumulate, work + packed_size<C>(K, N));
+                 bool accumulate, E* work, const compute_t<E>* bias = nullptr) {
+  for (int64_t panel = 0; panel < panels_of<compute_t<E>>(N); ++panel)
+    pack_panel(work + panel * kPanel<compute_t<E>> * packed_k<E>(K), b, K, N, panel);
+  gemm_rows(int64_t(0), M, N, K, a, static_cast<const E*>(work), c, ldc, bias, accumulate, work + packed_size<E>(K, N));
 }
 
 }  // namespace mote::cpu

@@ -3,8 +3,13 @@
 // the compiler was allowed to use. gemm.h and conv.cpp are the drivers.
 #pragma once
 #include <cstdint>
+#include <bit>
 #include <cstring>
 #include <type_traits>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #include "tensor/dtype.h"
 
@@ -33,6 +38,17 @@ template <class C> using Vector = typename VectorOf<C>::type;
 template <class C> inline constexpr int kLanes = kVectorBytes / int(sizeof(C));
 /// Columns of a full tile, and of a panel of packed b.
 template <class C> inline constexpr int kPanel = kTileVectors * kLanes<C>;
+
+/// Whether bf16 is multiplied as it is, two k a step, with sums in f32; else it is widened to f32 first.
+#ifdef __AVX512BF16__
+inline constexpr bool kPairs = true;
+#else
+inline constexpr bool kPairs = false;
+#endif
+/// What the tile multiplies for tensors of T. Rows of bf16 hold an even number of elements; packed b holds, for every two
+/// rows k and k + 1, pairs [column][2].
+template <class T>
+using operand_t = std::conditional_t<std::is_same_v<T, bf16> && kPairs, bf16, compute_t<T>>;
 
 #define MOTE_INLINE inline __attribute__((always_inline))
 #define MOTE_INLINE_LAMBDA __attribute__((always_inline))
@@ -136,6 +152,50 @@ struct Tile {
     }
   }
 
+#ifdef __AVX512BF16__
+  /// sum[r] += the dot product of pair a(r) with each pair of b, for one pair of k. Denormals count as zero.
+  template <class A>
+  MOTE_INLINE void add_outer_pair(const bf16* b, A&& a) {
+    __m512bh bv[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) std::memcpy(&bv[v], b + 2 * v * kLanes<C>, sizeof bv[v]);
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) {
+      int32_t pair;
+      std::memcpy(&pair, a(r), sizeof pair);
+      __m512bh av = std::bit_cast<__m512bh>(_mm512_set1_epi32(pair));
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v)
+        sum[r][v] = std::bit_cast<Vector<C>>(_mm512_dpbf16_ps(std::bit_cast<__m512>(sum[r][v]), av, bv[v]));
+    }
+  }
+
+  /// add_rows of bf16: length and lda are even, ldb is of one k, so half of what separates two pairs.
+  MOTE_INLINE void add_rows(int64_t length, const bf16* a, int64_t lda, const bf16* b, int64_t ldb) {
+    const bf16* a0 = opaque(a);
+    const bf16* a5 = opaque(a + (M > 5 ? 5 : 0) * lda);
+    const bf16* a10 = opaque(a + (M > 10 ? 10 : 0) * lda);
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < length; k += 2) {
+      add_outer_pair(b, [&](int r) MOTE_INLINE_LAMBDA { return (r < 5 ? a0 : r < 10 ? a5 : a10) + (r % 5) * lda; });
+      a0 += 2;
+      a5 += 2;
+      a10 += 2;
+      b += 2 * ldb;
+    }
+  }
+
+  /// add_columns of bf16: both a and b hold pairs [k / 2][row or column][2].
+  MOTE_INLINE void add_columns(int64_t length, const bf16* a, int64_t lda, const bf16* b, int64_t ldb) {
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < length; k += 2) {
+      add_outer_pair(b, [&](int r) MOTE_INLINE_LAMBDA { return a + 2 * r; });
+      a += 2 * lda;
+      b += 2 * ldb;
+    }
+  }
+#endif
+
   /// sum[r] += sum over k of a[k lda + r] b[k ldb ..]: columns of a run along k.
   MOTE_INLINE void add_columns(int64_t length, const C* a, int64_t lda, const C* b, int64_t ldb) {
 #pragma GCC unroll 4
@@ -149,24 +209,24 @@ struct Tile {
   /// sum[r][column] += from[r ld + column] for the first `columns` columns.
   template <class T>
   MOTE_INLINE void add_from(const T* from, int64_t ld, int64_t columns) {
-    if (std::is_same_v<T, C> && columns == V * kLanes<C>) {
-      each([&](int r, int v) { sum[r][v] += load_vector(reinterpret_cast<const C*>(from) + r * ld + v * kLanes<C>); });
+    if (columns == kWidth) {
+      each([&](int r, int v) MOTE_INLINE_LAMBDA { sum[r][v] += load_vector_as<C>(from + r * ld + v * kLanes<C>); });
       return;
     }
     alignas(64) C rows[M * kWidth] = {};
     for (int r = 0; r < M; ++r)
       for (int64_t i = 0; i < columns; ++i) rows[r * kWidth + i] = C(from[r * ld + i]);
-    each([&](int r, int v) { sum[r][v] += load_vector(rows + r * kWidth + v * kLanes<C>); });
+    each([&](int r, int v) MOTE_INLINE_LAMBDA { sum[r][v] += load_vector(rows + r * kWidth + v * kLanes<C>); });
   }
 
   template <class T>
   MOTE_INLINE void store(T* to, int64_t ld, int64_t columns) const {
-    if (std::is_same_v<T, C> && columns == V * kLanes<C>) {
-      each([&](int r, int v) { store_vector(reinterpret_cast<C*>(to) + r * ld + v * kLanes<C>, sum[r][v]); });
+    if (columns == kWidth) {
+      each([&](int r, int v) MOTE_INLINE_LAMBDA { store_vector_as<C>(to + r * ld + v * kLanes<C>, sum[r][v]); });
       return;
     }
     alignas(64) C rows[M * kWidth];
-    each([&](int r, int v) { store_vector(rows + r * kWidth + v * kLanes<C>, sum[r][v]); });
+    each([&](int r, int v) MOTE_INLINE_LAMBDA { store_vector(rows + r * kWidth + v * kLanes<C>, sum[r][v]); });
     for (int r = 0; r < M; ++r)
       for (int64_t i = 0; i < columns; ++i) to[r * ld + i] = T(rows[r * kWidth + i]);
   }
