@@ -28,7 +28,7 @@ int64_t panels_of(int64_t columns) { return (columns + kPanel<C> - 1) / kPanel<C
 template <class E>
 constexpr int64_t packed_k(int64_t K) { return std::is_same_v<E, bf16> ? (K + 1) / 2 * 2 : K; }
 
-/// Elements that pack_panels writes.
+/// Elements that pack_panels (below) writes.
 template <class E>
 int64_t packed_size(int64_t K, int64_t N) { return panels_of<compute_t<E>>(N) * kPanel<compute_t<E>> * packed_k<E>(K); }
 
@@ -58,10 +58,8 @@ void pack_panel(E* out, const Matrix<T>& b, int64_t K, int64_t N, int64_t panel)
       std::fill(to + columns, to + kColumns, 0u);
     }
   } else if (b.transposed) {
-    for (int64_t column = 0; column < kColumns; ++column) {
-      const T* from = b.data + (first + column) * b.ld;
-      for (int64_t k = 0; k < K; ++k) out[k * kColumns + column] = column < columns ? E(from[k]) : E(0);
-    }
+    transpose<E>(out, kColumns, b.data + first * b.ld, b.ld, K, columns);
+    for (int64_t k = 0; k < K && columns < kColumns; ++k) std::fill(out + k * kColumns + columns, out + (k + 1) * kColumns, E(0));
   } else {
     for (int64_t k = 0; k < K; ++k) {
       const T* from = b.data + k * b.ld + first;
@@ -82,64 +80,72 @@ void pack_block(E* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t r
     }
     return;
   }
-  constexpr int64_t kSquare = 16;   // cache lines of both sides stay in L1 while a square is turned
-  for (int64_t k1 = 0; k1 < length; k1 += kSquare)
-    for (int64_t r1 = 0; r1 < rows; r1 += kSquare)
-      for (int64_t r = r1; r < std::min(rows, r1 + kSquare); ++r)
-        for (int64_t k = k1; k < std::min(length, k1 + kSquare); ++k)
-          block[r * ld + k] = E(a.data[(k0 + k) * a.ld + m0 + r]);
+  transpose<compute_t<E>>(block, ld, a.data + k0 * a.ld + m0, a.ld, rows, length);
 }
 
-/// Rows first..last-1 of C against packed panels of B. `block` holds kBlockElements<E>. C may be of another type than
-/// the sums, to be rounded once, if K <= kBlockK<E>.
-///   bias [N] or null starts each sum; accumulate starts from what C holds.
-template <class C, class E, class TA, class TC>
-void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<TA>& a, const E* panels, TC* c,
-               int64_t ldc, const C* bias, bool accumulate, E* block) {
-  for (int64_t m0 = first; m0 < last; m0 += kBlockM) {
-    int64_t rows = std::min(kBlockM, last - m0), step = tile_rows(rows);
-    for (int64_t k0 = 0; k0 == 0 || k0 < K; k0 += kBlockK<E>) {
-      int64_t length = packed_k<E>(std::min(kBlockK<E>, K - k0)), ld = length + kLanes<C>;   // no aliasing in L1
-      // The columns of a narrow transposed A are read in place: the tile wants them side by side anyway.
-      bool in_place = std::is_same_v<TA, E> && std::is_same_v<E, C> && a.transposed && a.ld <= kBlockK<E> + kLanes<C>;
-      if (!in_place) pack_block(block, ld, a, m0, rows, k0, std::min(kBlockK<E>, K - k0));
-      for (int64_t panel = 0; panel < panels_of<C>(N); ++panel) {
-        const E* b = panels + panel * kPanel<C> * packed_k<E>(K) + k0 * kPanel<C>;
-        int64_t column = panel * kPanel<C>, columns = std::min<int64_t>(kPanel<C>, N - column);
-        for (int64_t r = 0; r < rows; r += step) {
-          for_rows(std::min(step, rows - r), [&](auto m) {
-            auto run = [&](auto vectors) {
-              Tile<C, m(), vectors()> tile;
-              tile.clear();
-              TC* to = c + (m0 + r) * ldc + column;
-              if (k0 > 0 || accumulate) tile.add_from(to, ldc, columns);
-              else if (bias) tile.add_from(bias + column, 0, columns);
-              if (in_place) {
-                const E* columns_of_a = reinterpret_cast<const E*>(a.data) + k0 * a.ld + m0 + r;
-                tile.add_columns(length, columns_of_a, a.ld, b, kPanel<C>);
-              } else {
-                tile.add_rows(length, block + r * ld, ld, b, kPanel<C>);
-              }
-              tile.store(to, ldc, columns);
-            };
-            if (tile_vectors<C>(columns) == 1) run(std::integral_constant<int, 1>{});
-            else run(std::integral_constant<int, kTileVectors>{});
-          });
-        }
-      }
+/// The rows of a packed block against packed panels: c[r, n] (+)= sum over k < length of block[r ld + k] B[k, n].
+///   panels: those of the first of these k; panel_stride elements lie between two of them
+///   bias [N] or null starts each sum; accumulate starts from what C holds. C may be of another type than the sums.
+template <class C, class E, class TC>
+void gemm_block(int64_t rows, int64_t N, int64_t length, const E* block, int64_t ld, const E* panels, int64_t panel_stride,
+                TC* c, int64_t ldc, const C* bias, bool accumulate) {
+  int64_t step = tile_rows(rows);
+  for (int64_t panel = 0; panel < panels_of<C>(N); ++panel) {
+    const E* b = panels + panel * panel_stride;
+    int64_t column = panel * kPanel<C>, columns = std::min<int64_t>(kPanel<C>, N - column);
+    for (int64_t r = 0; r < rows; r += step) {
+      for_rows(std::min(step, rows - r), [&](auto m) {
+        auto run = [&](auto vectors) {
+          Tile<C, m(), vectors()> tile;
+          tile.clear();
+          TC* to = c + r * ldc + column;
+          if (accumulate) tile.add_from(to, ldc, columns);
+          else if (bias) tile.add_from(bias + column, 0, columns);
+          tile.add_rows(length, block + r * ld, ld, b, kPanel<C>);
+          tile.store(to, ldc, columns);
+        };
+        if (tile_vectors<C>(columns) == 1) run(std::integral_constant<int, 1>{});
+        else run(std::integral_constant<int, kTileVectors>{});
+      });
     }
   }
 }
 
-template <class E> inline constexpr int64_t kBlockElements = kBlockM * (kBlockK<E> + 16);
+/// Row length of a packed block: off the powers of two, so that the rows of a tile do not meet in the same cache sets.
+template <class E>
+constexpr int64_t block_ld(int64_t length) { return packed_k<E>(length) + 64 / int64_t(sizeof(E)); }
+
+/// Rows first..last-1 of C against all packed panels of B. `block` holds kBlockElements<E>. C may be of another type
+/// than the sums, to be rounded once, if K <= kBlockK<E>.
+template <class C, class E, class TA, class TC>
+void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<TA>& a, const E* panels, TC* c,
+               int64_t ldc, const C* bias, bool accumulate, E* block) {
+  for (int64_t m0 = first; m0 < last; m0 += kBlockM) {
+    int64_t rows = std::min(kBlockM, last - m0);
+    for (int64_t k0 = 0; k0 == 0 || k0 < K; k0 += kBlockK<E>) {
+      int64_t length = std::min(kBlockK<E>, K - k0), ld = block_ld<E>(length);
+      pack_block(block, ld, a, m0, rows, k0, length);
+      gemm_block(rows, N, packed_k<E>(length), static_cast<const E*>(block), ld, panels + k0 * kPanel<C>,
+                 packed_k<E>(K) * kPanel<C>, c + m0 * ldc, ldc, k0 == 0 ? bias : nullptr, accumulate || k0 > 0);
+    }
+  }
+}
+
+template <class E> inline constexpr int64_t kBlockElements = kBlockM * block_ld<E>(kBlockK<E>);
+
+/// Packs all panels of B.
+template <class E, class T>
+void pack_panels(E* out, const Matrix<T>& b, int64_t K, int64_t N) {
+  for (int64_t panel = 0; panel < panels_of<compute_t<E>>(N); ++panel)
+    pack_panel(out + panel * kPanel<compute_t<E>> * packed_k<E>(K), b, K, N, panel);
+}
 
 /// One product on the calling thread; A and B may be of different types. `work` holds packed_size<E>(K, N) +
 /// kBlockElements<E> elements of E, what the tile multiplies.
 template <class E, class C, class TA, class TB>
 void gemm_serial(int64_t M, int64_t N, int64_t K, const Matrix<TA>& a, const Matrix<TB>& b, C* c, int64_t ldc,
                  bool accumulate, E* work, const compute_t<E>* bias = nullptr) {
-  for (int64_t panel = 0; panel < panels_of<compute_t<E>>(N); ++panel)
-    pack_panel(work + panel * kPanel<compute_t<E>> * packed_k<E>(K), b, K, N, panel);
+  pack_panels(work, b, K, N);
   gemm_rows(int64_t(0), M, N, K, a, static_cast<const E*>(work), c, ldc, bias, accumulate, work + packed_size<E>(K, N));
 }
 

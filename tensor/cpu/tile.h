@@ -2,6 +2,7 @@
 // registers while k runs. One source for AVX-512, AVX2 and plain C++: the vector width and the tile follow from what
 // the compiler was allowed to use. gemm.h and conv.cpp are the drivers.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <bit>
 #include <cstring>
@@ -94,6 +95,58 @@ MOTE_INLINE void store_vector_as(T* to, const Vector<C>& v) {
     store_vector(to, v);
   } else {
     for (int lane = 0; lane < kLanes<C>; ++lane) to[lane] = T(v[lane]);
+  }
+}
+
+/// to[i ldto + j] = from[j ldfrom + i] for a square of kLanes rows, turned in registers: each stage exchanges blocks of
+/// half the size of the one before.
+template <class C, class T>
+MOTE_INLINE void transpose_square(C* to, int64_t ldto, const T* from, int64_t ldfrom) {
+  constexpr int N = kLanes<C>;
+  using Lane = std::conditional_t<sizeof(C) == 8, int64_t, int32_t>;
+  Vector<C> rows[N];
+#pragma GCC unroll 16
+  for (int i = 0; i < N; ++i) rows[i] = load_vector_as<C>(from + i * ldfrom);
+#pragma GCC unroll 4
+  for (int half = N / 2; half > 0; half /= 2) {
+    Vector<Lane> low{}, high{};
+#pragma GCC unroll 16
+    for (int lane = 0; lane < N; ++lane) {
+      low[lane] = lane & half ? N + lane - half : lane;
+      high[lane] = lane & half ? N + lane : lane + half;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i) {
+      if (i & half) continue;
+      Vector<C> a = rows[i], b = rows[i + half];
+      rows[i] = __builtin_shuffle(a, b, low);
+      rows[i + half] = __builtin_shuffle(a, b, high);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < N; ++i) store_vector(to + i * ldto, rows[i]);
+}
+
+/// to[i ldto + j] = from[j ldfrom + i] for i < rows, j < columns, converted to C and from there to To.
+template <class C, class To, class From>
+void transpose(To* to, int64_t ldto, const From* from, int64_t ldfrom, int64_t rows, int64_t columns) {
+  constexpr int64_t N = kLanes<C>;
+  for (int64_t i = 0; i < rows; i += N) {
+    for (int64_t j = 0; j < columns; j += N) {
+      int64_t height = std::min(N, rows - i), width = std::min(N, columns - j);
+      if (height == N && width == N) {
+        if constexpr (std::is_same_v<To, C>) {
+          transpose_square<C>(to + i * ldto + j, ldto, from + j * ldfrom + i, ldfrom);
+        } else {
+          alignas(64) C square[N * N];
+          transpose_square<C>(square, N, from + j * ldfrom + i, ldfrom);
+          for (int64_t r = 0; r < N; ++r) store_vector_as<C>(to + (i + r) * ldto + j, load_vector(square + r * N));
+        }
+      } else {
+        for (int64_t r = i; r < i + height; ++r)
+          for (int64_t c = j; c < j + width; ++c) to[r * ldto + c] = To(C(from[c * ldfrom + r]));
+      }
+    }
   }
 }
 
