@@ -1,5 +1,7 @@
 #include "tensor/cpu/winograd.h"
 
+#include <array>
+
 #include "tensor/cpu/gemm.h"
 
 namespace mote::cpu {
@@ -72,156 +74,148 @@ MOTE_INLINE void transform_kernel_gradient(V* out, const V& u0, const V& u1, con
   out[2] = a2 * even_a + b2 * even_b + u5;
 }
 
-/// A transform in both directions, of Rows x Rows rows of `width` elements into Points x Points: get(i, j) and put(i, j)
-/// are the addresses of a row. Column by column through half [Rows][Points][width], so that few streams of memory are
-/// open at a time and each runs on: with all 36 at once the processor prefetches none.
-template <int Rows, int Points, class Column, class Get, class Put>
-MOTE_INLINE void transform_square(int64_t width, float* half, Column&& column, Get&& get, Put&& put) {
-  for (int j = 0; j < Rows; ++j) {
-    auto from = get(0, j);
-    int64_t step = get(1, j) - from;
-    float* to = half + j * Points * width;
-    for (int64_t c = 0; c < width; c += kWide) {
-      V in[Rows], out[Points];
-#pragma GCC unroll 6
-      for (int i = 0; i < Rows; ++i) in[i] = load_vector_as<float>(from + i * step + c);
-      column(out, in);
-#pragma GCC unroll 6
-      for (int i = 0; i < Points; ++i) store_vector(to + i * width + c, out[i]);
-    }
-  }
-  for (int i = 0; i < Points; ++i) {
-    const float* from = half + i * width;
-    auto to = put(i, 0);
-    int64_t step = put(i, 1) - to;
-    for (int64_t c = 0; c < width; c += kWide) {
-      V in[Rows], out[Points];
-#pragma GCC unroll 6
-      for (int j = 0; j < Rows; ++j) in[j] = load_vector(from + j * Points * width + c);
-      column(out, in);
-#pragma GCC unroll 6
-      for (int j = 0; j < Points; ++j) store_vector(to + j * step + c, out[j]);
-    }
-  }
-}
+// ---- Rows of tiles -------------------------------------------------------------------------------------------------
+//
+// Tiles are transformed a row of them at a time, vertically along whole rows of pixels and then horizontally tile by
+// tile, through half [6][columns][channels]: memory is read and written in few long streams, which the processor
+// prefetches, and a column that two tiles share is transformed once.
 
-// ---- Tiles ---------------------------------------------------------------------------------------------------------
-
-struct Place {
-  int64_t image, row, column;   // of the tile's first output pixel
+/// Rows first..first+count-1 of the tiles of all images, each of tile_columns() tiles.
+struct TileRows {
+  int64_t first, count;
 };
-MOTE_INLINE Place place_of(const WinogradShape& shape, int64_t tile) {
-  int64_t columns = shape.tile_columns(), in_image = tile % (shape.tile_rows() * columns);
-  return {tile / (shape.tile_rows() * columns), in_image / columns * 4, in_image % columns * 4};
+
+/// Pixel (n, row, 0) of [N, height, width, C], or zeros where the image has no such row.
+template <class T>
+const T* pixel_row(const T* x, int64_t n, int64_t height, int64_t width, int64_t C, int64_t row, const T* zeros) {
+  return row >= 0 && row < height ? x + (n * height + row) * width * C : zeros;
 }
+
+/// to[i ldto + e] = column of from[i][e] for e < length: a vertical transform along Rows rows.
+template <int Rows, int Points, class T, class Column>
+MOTE_INLINE void transform_rows(float* to, int64_t ldto, const std::array<const T*, Rows>& from, int64_t length, Column&& column) {
+  for (int64_t e = 0; e < length; e += kWide) {
+    V in[Rows], out[Points];
+#pragma GCC unroll 6
+    for (int i = 0; i < Rows; ++i) in[i] = load_vector_as<float>(from[size_t(i)] + e);
+    column(out, in);
+#pragma GCC unroll 6
+    for (int i = 0; i < Points; ++i) store_vector(to + i * ldto + e, out[i]);
+  }
+}
+
+/// to[j ldto + c] = column of from[j C + c] for c < C: a horizontal transform of one row of a tile.
+template <int Columns, int Points, class Column>
+MOTE_INLINE void transform_pixels(float* to, int64_t ldto, const float* from, int64_t ldfrom, int64_t C, Column&& column) {
+  for (int64_t c = 0; c < C; c += kWide) {
+    V in[Columns], out[Points];
+#pragma GCC unroll 6
+    for (int j = 0; j < Columns; ++j) in[j] = load_vector(from + j * ldfrom + c);
+    column(out, in);
+#pragma GCC unroll 6
+    for (int j = 0; j < Points; ++j) store_vector(to + j * ldto + c, out[j]);
+  }
+}
+
+constexpr auto kInput = [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_input(out, in[0], in[1], in[2], in[3], in[4], in[5]); };
+constexpr auto kOutput = [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_output(out, in[0], in[1], in[2], in[3], in[4], in[5]); };
+constexpr auto kGradient = [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_gradient(out, in[0], in[1], in[2], in[3]); };
 
 /// Floats between the matrices of two points: off the multiples of a page, or all 36 streams of a transform would meet
 /// in the same cache sets.
 int64_t point_stride(int64_t elements) { return (elements + 1023) / 1024 * 1024 + 16; }
 
-/// Tiles handled at once: whole register tiles of rows, both matrices in L2 if the channels allow it.
-int64_t block_tiles(const WinogradShape& shape) {
+/// Rows of tiles handled at once: both matrices in L2 if the channels allow it.
+int64_t block_rows(const WinogradShape& shape) {
   int64_t bytes_a_tile = kPoints * (shape.in_channels + shape.out_channels) * int64_t(sizeof(float));
   int64_t tiles = std::clamp<int64_t>((int64_t(1) << 20) / bytes_a_tile, 56, 112);
-  return tiles / kTileRows * kTileRows;
+  return std::max<int64_t>(tiles / shape.tile_columns(), 1);
 }
 
-/// Size x Size pixels of an image [height, width, C] whose first one is (row, column): in place, or, where they reach
-/// over an edge, copied into `padded` [Size, Size, C] with zeros around.
-template <int Size, class T>
-struct Patch {
-  const T* data;
-  int64_t row_stride;
+/// Floats that `half` holds: six rows of pixels of whole tiles and their margin, and a row of zeros for both tensors.
+int64_t half_elements(const WinogradShape& shape) {
+  int64_t channels = std::max(shape.in_channels, shape.out_channels), columns = 4 * shape.tile_columns() + 2;
+  return 6 * columns * channels + std::max(shape.in_width * shape.in_channels, shape.out_width * shape.out_channels);
+}
 
-  Patch(const T* image, int64_t height, int64_t width, int64_t C, int64_t row, int64_t column, T* padded) {
-    if (row >= 0 && column >= 0 && row + Size <= height && column + Size <= width) {
-      data = image + (row * width + column) * C;
-      row_stride = width * C;
-      return;
-    }
-    data = padded;
-    row_stride = Size * C;
-    int64_t begin = std::max<int64_t>(0, -column), end = std::min<int64_t>(Size, width - column);
-    for (int64_t i = 0; i < Size; ++i) {
-      T* to = padded + i * row_stride;
-      bool inside = row + i >= 0 && row + i < height && begin < end;
-      int64_t from = inside ? begin : Size, until = inside ? end : Size;
-      std::fill(to, to + from * C, T(0.0f));
-      const T* source = image + ((row + i) * width + column) * C;
-      std::copy(source + from * C, source + until * C, to + from * C);
-      std::fill(to + until * C, to + Size * C, T(0.0f));
-    }
-  }
-};
-
-/// v[point][t][c] = B^T d B for the tiles first, first + 1, ..., first + count - 1. Works in padded, half [36 C].
+/// The zeros behind `half`.
 template <class T>
-void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shape, int64_t first, int64_t count, T* padded,
-                 float* half) {
-  int64_t C = shape.in_channels;
-  for (int64_t t = 0; t < count; ++t) {
-    Place at = place_of(shape, first + t);
-    Patch<6, T> patch(x + at.image * shape.in_height * shape.in_width * C, shape.in_height, shape.in_width, C,
-                      at.row - shape.top, at.column - shape.left, padded);
-    transform_square<6, 6>(C, half, [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_input(out, in[0], in[1], in[2], in[3], in[4], in[5]); },
-                           [&](int i, int j) { return patch.data + i * patch.row_stride + j * C; },
-                           [&](int i, int j) { return v + (i * 6 + j) * stride + t * C; });
+T* zero_row(float* half, const WinogradShape& shape) {
+  int64_t length = std::max(shape.in_width * shape.in_channels, shape.out_width * shape.out_channels);
+  T* zeros = reinterpret_cast<T*>(half + half_elements(shape) - length);
+  std::fill(zeros, zeros + length, T(0.0f));
+  return zeros;
+}
+
+/// v[point][t][c] = B^T d B for the tiles of these rows.
+template <class T>
+void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shape, TileRows rows, float* half, const T* zeros) {
+  int64_t C = shape.in_channels, columns = 4 * shape.tile_columns() + 2, ld = columns * C;
+  int64_t begin = std::clamp<int64_t>(shape.left, 0, columns), end = std::clamp<int64_t>(shape.left + shape.in_width, begin, columns);
+  for (int64_t i = 0; i < 6; ++i) {   // left and right of the image
+    std::fill(half + i * ld, half + i * ld + begin * C, 0.0f);
+    std::fill(half + i * ld + end * C, half + (i + 1) * ld, 0.0f);
+  }
+  for (int64_t row = 0; row < rows.count; ++row) {
+    int64_t n = (rows.first + row) / shape.tile_rows(), top = (rows.first + row) % shape.tile_rows() * 4 - shape.top;
+    std::array<const T*, 6> from;
+    for (int64_t i = 0; i < 6; ++i)
+      from[size_t(i)] = pixel_row(x, n, shape.in_height, shape.in_width, C, top + i, zeros) + (begin - shape.left) * C;
+    transform_rows<6, 6>(half + begin * C, ld, from, (end - begin) * C, kInput);
+    float* to = v + row * shape.tile_columns() * C;
+    for (int64_t i = 0; i < 6; ++i)
+      for (int64_t t = 0; t < shape.tile_columns(); ++t)
+        transform_pixels<6, 6>(to + i * 6 * stride + t * C, stride, half + i * ld + 4 * t * C, C, C, kInput);
   }
 }
 
-/// y = start + A^T m A, clipped to the image: m[point][t][padded]. Works in half [24 K].
+/// y = start + A^T m A, clipped to the image, for m[point][t][padded].
 template <class T>
 void output_tiles(T* y, const float* m, int64_t stride, const Start<T, float>& start, const WinogradShape& shape,
-                  int64_t padded, int64_t first, int64_t count, float* half) {
-  int64_t K = shape.out_channels;
-  for (int64_t t = 0; t < count; ++t) {
-    Place at = place_of(shape, first + t);
-    int64_t rows = std::min<int64_t>(4, shape.out_height - at.row), columns = std::min<int64_t>(4, shape.out_width - at.column);
-    int64_t corner = ((at.image * shape.out_height + at.row) * shape.out_width + at.column) * K;
-    for (int j = 0; j < 6; ++j) {
-      for (int64_t k = 0; k < K; k += kWide) {
-        V in[6], out[4];
-#pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i) in[i] = load_vector(m + (i * 6 + j) * stride + t * padded + k);
-        transform_output(out, in[0], in[1], in[2], in[3], in[4], in[5]);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) store_vector(half + (i * 6 + j) * K + k, out[i]);
-      }
-    }
-    for (int64_t i = 0; i < rows; ++i) {
+                  int64_t padded, TileRows rows, float* half) {
+  int64_t K = shape.out_channels, ld = 4 * shape.tile_columns() * K;
+  for (int64_t row = 0; row < rows.count; ++row) {
+    int64_t n = (rows.first + row) / shape.tile_rows(), top = (rows.first + row) % shape.tile_rows() * 4;
+    for (int64_t i = 0; i < 6; ++i)
+      for (int64_t t = 0; t < shape.tile_columns(); ++t)
+        transform_pixels<6, 4>(half + i * ld + 4 * t * K, K, m + i * 6 * stride + (row * shape.tile_columns() + t) * padded, stride, K, kOutput);
+    T* to = y + (n * shape.out_height + top) * shape.out_width * K;
+    int64_t height = std::min<int64_t>(4, shape.out_height - top), pitch = shape.out_width * K;
+    for (int64_t j = 0; j < shape.out_width; ++j) {
       for (int64_t k = 0; k < K; k += kWide) {
         V in[6], out[4], base = V{};
         if (start.bias) base += load_vector(start.bias + k);
-        if (start.shift) base += load_vector(start.shift + at.image * padded + k);
+        if (start.shift) base += load_vector(start.shift + n * padded + k);
 #pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) in[j] = load_vector(half + (i * 6 + j) * K + k);
+        for (int i = 0; i < 6; ++i) in[i] = load_vector(half + i * ld + j * K + k);
         transform_output(out, in[0], in[1], in[2], in[3], in[4], in[5]);
 #pragma GCC unroll 4
-        for (int64_t j = 0; j < 4; ++j) {
-          if (j >= columns) break;
-          int64_t offset = corner + (i * shape.out_width + j) * K + k;
-          V value = out[j] + base;
-          if (start.residual) value += load_vector_as<float>(start.residual + offset);
-          store_vector_as<float>(y + offset, value);
+        for (int64_t i = 0; i < 4; ++i) {
+          if (i >= height) break;
+          V value = out[i] + base;
+          if (start.residual) value += load_vector_as<float>(start.residual + (to - y) + i * pitch + j * K + k);
+          store_vector_as<float>(to + i * pitch + j * K + k, value);
         }
       }
     }
   }
 }
 
-/// g[point][t][columns] = A dy A^T; pixels outside the image count as zero. Works in padded [16 K],
-/// half [24 K].
+/// g[point][t][padded] = A dy A^T; pixels outside the image count as zero.
 template <class T>
-void gradient_tiles(float* g, int64_t stride, const T* dy, const WinogradShape& shape, int64_t columns, int64_t first,
-                    int64_t count, T* padded, float* half) {
-  int64_t K = shape.out_channels;
-  for (int64_t t = 0; t < count; ++t) {
-    Place at = place_of(shape, first + t);
-    Patch<4, T> patch(dy + at.image * shape.out_height * shape.out_width * K, shape.out_height, shape.out_width, K, at.row,
-                      at.column, padded);
-    transform_square<4, 6>(K, half, [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_gradient(out, in[0], in[1], in[2], in[3]); },
-                           [&](int i, int j) { return patch.data + i * patch.row_stride + j * K; },
-                           [&](int i, int j) { return g + (i * 6 + j) * stride + t * columns; });
+void gradient_tiles(float* g, int64_t stride, const T* dy, const WinogradShape& shape, int64_t padded, TileRows rows,
+                    float* half, const T* zeros) {
+  int64_t K = shape.out_channels, ld = 4 * shape.tile_columns() * K, length = shape.out_width * K;
+  for (int64_t i = 0; i < 6; ++i) std::fill(half + i * ld + length, half + (i + 1) * ld, 0.0f);
+  for (int64_t row = 0; row < rows.count; ++row) {
+    int64_t n = (rows.first + row) / shape.tile_rows(), top = (rows.first + row) % shape.tile_rows() * 4;
+    std::array<const T*, 4> from;
+    for (int64_t i = 0; i < 4; ++i) from[size_t(i)] = pixel_row(dy, n, shape.out_height, shape.out_width, K, top + i, zeros);
+    transform_rows<4, 6>(half, ld, from, length, kGradient);
+    float* to = g + row * shape.tile_columns() * padded;
+    for (int64_t i = 0; i < 6; ++i)
+      for (int64_t t = 0; t < shape.tile_columns(); ++t)
+        transform_pixels<4, 6>(to + i * 6 * stride + t * padded, stride, half + i * ld + 4 * t * K, K, K, kGradient);
   }
 }
 
@@ -272,23 +266,23 @@ void winograd_conv(T* y, const T* x, const T* w, bool exchanged, const Start<T, 
   Scratch<float> u(kPoints * u_stride);
   kernel_tiles(u.data(), u_stride, w, exchanged, C, K);
 
-  int64_t block = block_tiles(shape), blocks = (shape.tiles() + block - 1) / block;
-  int64_t v_stride = point_stride(block * C), m_stride = point_stride(block * padded);
-  ThreadScratch<float> scratch(kPoints * (v_stride + m_stride) + 36 * (C + std::max(C, K)));
+  int64_t block = block_rows(shape), all_rows = shape.images * shape.tile_rows(), blocks = (all_rows + block - 1) / block;
+  int64_t tiles = block * shape.tile_columns(), v_stride = point_stride(tiles * C), m_stride = point_stride(tiles * padded);
+  ThreadScratch<float> scratch(kPoints * (v_stride + m_stride) + half_elements(shape));
   parallel_for(blocks, 1, [&](int64_t first_block, int64_t last_block) {
-    float *v = scratch.mine(), *m = v + kPoints * v_stride;
-    float* half = m + kPoints * m_stride;
-    T* edges = reinterpret_cast<T*>(half + 36 * std::max(C, K));
+    float *v = scratch.mine(), *m = v + kPoints * v_stride, *half = m + kPoints * m_stride;
+    T* zeros = zero_row<T>(half, shape);
     for (int64_t b = first_block; b < last_block; ++b) {
-      int64_t first = b * block, count = std::min(block, shape.tiles() - first), step = tile_rows(count);
-      input_tiles(v, v_stride, x, shape, first, count, edges, half);
+      TileRows rows{b * block, std::min(block, all_rows - b * block)};
+      int64_t count = rows.count * shape.tile_columns(), step = tile_rows(count);
+      input_tiles(v, v_stride, x, shape, rows, half, static_cast<const T*>(zeros));
       for (int64_t point = 0; point < kPoints; ++point) {
         for (int64_t panel = 0; panel < panels; ++panel) {
           const float* weights = u.data() + point * u_stride + panel * C * kColumns;
           for (int64_t row = 0; row < count; row += step) {
-            for_rows(std::min(step, count - row), [&](auto rows) {
+            for_rows(std::min(step, count - row), [&](auto height) {
               auto run = [&](auto vectors) {
-                Tile<float, rows(), vectors()> tile;
+                Tile<float, height(), vectors()> tile;
                 tile.clear();
                 tile.add_rows(C, v + point * v_stride + row * C, C, weights, kColumns);
                 tile.store(m + point * m_stride + row * padded + panel * kColumns, padded, vectors() * kWide);
@@ -299,7 +293,7 @@ void winograd_conv(T* y, const T* x, const T* w, bool exchanged, const Start<T, 
           }
         }
       }
-      output_tiles(y, m, m_stride, start, shape, padded, first, count, half);
+      output_tiles(y, m, m_stride, start, shape, padded, rows, half);
     }
   });
 }
@@ -308,34 +302,35 @@ template <class T>
 void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
   constexpr int64_t kColumns = kPanel<float>;
   int64_t C = shape.in_channels, K = shape.out_channels, padded = panels_of<float>(K) * kColumns;
-  int64_t sums = kPoints * C * padded, block = block_tiles(shape), blocks = (shape.tiles() + block - 1) / block;
+  int64_t sums = kPoints * C * padded, block = block_rows(shape), all_rows = shape.images * shape.tile_rows();
+  int64_t tiles = block * shape.tile_columns(), blocks = (all_rows + block - 1) / block;
   // Blocks are cut into chunks with sums of their own, folded in order at the end; how many depends on shapes only.
   int64_t chunks = std::clamp<int64_t>((int64_t(8) << 20) / (sums * int64_t(sizeof(float))), 2, 8);
   chunks = std::min(chunks, blocks);
   // Chunks alone may be too few for the threads: then each is shared by threads that own different columns.
   int64_t panels = panels_of<float>(K), shares = std::min<int64_t>((omp_get_max_threads() + chunks - 1) / chunks, panels);
-  int64_t v_stride = point_stride(block * C), g_stride = point_stride(block * padded);
+  int64_t v_stride = point_stride(tiles * C), g_stride = point_stride(tiles * padded);
   Scratch<float> partial(chunks * sums);
-  ThreadScratch<float> scratch(kPoints * (v_stride + g_stride) + 72 * std::max(C, K));
+  ThreadScratch<float> scratch(kPoints * (v_stride + g_stride) + half_elements(shape));
   parallel_for(chunks * shares, 1, [&](int64_t first_item, int64_t last_item) {
-    float *v = scratch.mine(), *g = v + kPoints * v_stride;
-    float* half = g + kPoints * g_stride;
-    T* edges = reinterpret_cast<T*>(half + 36 * std::max(C, K));
+    float *v = scratch.mine(), *g = v + kPoints * v_stride, *half = g + kPoints * g_stride;
+    T* zeros = zero_row<T>(half, shape);
     for (int64_t item = first_item; item < last_item; ++item) {
       int64_t chunk = item / shares, share = item % shares, chunk_begin = blocks * chunk / chunks;
       float* out = partial.data() + chunk * sums;
       for (int64_t b = chunk_begin; b < blocks * (chunk + 1) / chunks; ++b) {
-        int64_t first = b * block, count = std::min(block, shape.tiles() - first), step = tile_rows(C);
-        input_tiles(v, v_stride, x, shape, first, count, edges, half);
-        gradient_tiles(g, g_stride, dy, shape, padded, first, count, edges, half);
+        TileRows rows{b * block, std::min(block, all_rows - b * block)};
+        int64_t count = rows.count * shape.tile_columns(), step = tile_rows(C);
+        input_tiles(v, v_stride, x, shape, rows, half, static_cast<const T*>(zeros));
+        gradient_tiles(g, g_stride, dy, shape, padded, rows, half, static_cast<const T*>(zeros));
         for (int64_t point = 0; point < kPoints; ++point) {
           for (int64_t panel = panels * share / shares; panel < panels * (share + 1) / shares; ++panel) {
             const float* gradient = g + point * g_stride + panel * kColumns;
             for (int64_t c = 0; c < C; c += step) {
-              for_rows(std::min(step, C - c), [&](auto rows) {
+              for_rows(std::min(step, C - c), [&](auto height) {
                 auto run = [&](auto vectors) {
                   float* to = out + (point * C + c) * padded + panel * kColumns;
-                  Tile<float, rows(), vectors()> tile;
+                  Tile<float, height(), vectors()> tile;
                   tile.clear();
                   if (b > chunk_begin) tile.add_from(to, padded, vectors() * kWide);
                   tile.add_columns(count, v + point * v_stride + c, C, gradient, padded);
