@@ -248,6 +248,48 @@ struct Run {
 
 }  // namespace
 
+namespace {
+
+/// out[row, k] = sum over chunks, in order, of partial[chunk, row, k] with rows of `padded` elements.
+template <class T, class C>
+void fold_chunks(T* out, const C* partial, int64_t chunks, int64_t rows, int64_t K, int64_t padded) {
+  parallel_for(rows, kGrain / std::max<int64_t>(chunks * K, 1), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      C total[kPanel<C>];
+      for (int64_t k0 = 0; k0 < K; k0 += kPanel<C>) {
+        int64_t columns = std::min<int64_t>(kPanel<C>, K - k0);
+        std::fill(total, total + kPanel<C>, C(0));
+        for (int64_t chunk = 0; chunk < chunks; ++chunk)
+          for (int64_t k = 0; k < columns; ++k) total[k] += partial[(chunk * rows + row) * padded + k0 + k];
+        for (int64_t k = 0; k < columns; ++k) out[row * K + k0 + k] = T(total[k]);
+      }
+    }
+  });
+}
+
+/// dw of a 1x1 convolution, x^T dy over all pixels: one product, cut into chunks of pixels with sums of their own.
+template <class T>
+void pixels_dw(T* dw, const T* x, const T* dy, int64_t pixels, int64_t channels, int64_t K) {
+  using C = compute_t<T>;
+  using E = operand_t<T>;
+  constexpr int64_t kChunk = 2048;   // pixels whose packed dy stays in L2 for the usual widths
+  int64_t chunks = std::clamp<int64_t>(pixels / kChunk, 1, 16);
+  int64_t longest = std::min(kChunk, (pixels + chunks - 1) / chunks);
+  Scratch<C> partial(chunks * channels * K);
+  ThreadScratch<E> work(packed_size<E>(longest, K) + kBlockElements<E>);
+  parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      int64_t begin = pixels * chunk / chunks, end = pixels * (chunk + 1) / chunks;
+      for (int64_t p = begin; p < end || p == begin; p += longest)
+        gemm_serial(channels, K, std::min(longest, end - p), Matrix<T>{x + p * channels, channels, true},
+                    Matrix<T>{dy + p * K, K}, partial.data() + chunk * channels * K, K, p > begin, work.mine());
+    }
+  });
+  fold_chunks(dw, static_cast<const C*>(partial.data()), chunks, channels, K, K);
+}
+
+}  // namespace
+
 void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& spec) {
   int64_t images = x.size(0), H = x.size(1), W = x.size(2), channels = x.size(3);
   int64_t Ho = dy.size(1), Wo = dy.size(2), K = dy.size(3), P = dw.size(0), Q = dw.size(1);
@@ -258,6 +300,9 @@ void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& 
       WinogradShape shape = winograd_shape(x, dy, spec);
       if (is_winograd(dw, spec) && shape.pays()) return winograd_dw(dw.data<T>(), x.data<T>(), dy.data<T>(), shape);
     }
+    // Pairs have to be packed anyway; f32 is read in place below.
+    if (std::is_same_v<operand_t<T>, bf16> && P * Q == 1 && spec.stride == 1 && Ho == H && Wo == W)
+      return pixels_dw(dw.data<T>(), x.data<T>(), dy.data<T>(), images * H * W, channels, K);
     // dy is read in whole vectors: columns are padded to a multiple of a vector, in a copy if need be.
     int64_t padded = (K + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
     bool copy_x = !std::is_same_v<T, C>, copy_dy = copy_x || padded != K;
@@ -332,19 +377,7 @@ void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& 
       }
     });
 
-    T* out = dw.data<T>();
-    parallel_for(P * Q * channels, kGrain / std::max<int64_t>(chunks * K, 1), [&](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row) {
-        C total[kPanel<C>];
-        for (int64_t k0 = 0; k0 < K; k0 += kPanel<C>) {
-          int64_t columns = std::min<int64_t>(kPanel<C>, K - k0);
-          std::fill(total, total + kPanel<C>, C(0));
-          for (int64_t chunk = 0; chunk < chunks; ++chunk)
-            for (int64_t k = 0; k < columns; ++k) total[k] += partial.data()[chunk * sums + row * padded + k0 + k];
-          for (int64_t k = 0; k < columns; ++k) out[row * K + k0 + k] = T(total[k]);
-        }
-      }
-    });
+    fold_chunks(dw.data<T>(), static_cast<const C*>(partial.data()), chunks, P * Q * channels, K, padded);
   });
 }
 

@@ -128,7 +128,7 @@ int64_t point_stride(int64_t elements) { return (elements + 1023) / 1024 * 1024 
 /// Rows of tiles handled at once: both matrices in L2 if the channels allow it.
 int64_t block_rows(const WinogradShape& shape) {
   int64_t bytes_a_tile = kPoints * (shape.in_channels + shape.out_channels) * int64_t(sizeof(float));
-  int64_t tiles = std::clamp<int64_t>((int64_t(1) << 20) / bytes_a_tile, 56, 112);
+  int64_t tiles = std::clamp<int64_t>((int64_t(1) << 19) / bytes_a_tile, 56, 112);
   return std::max<int64_t>(tiles / shape.tile_columns(), 1);
 }
 
