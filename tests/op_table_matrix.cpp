@@ -154,6 +154,12 @@ void add_conv2d(std::vector<Row>& table) {
   add("1 channel to 33", {1, 3, 4, 1}, {3, 3, 1, 33}, same, bias, {3, 28, 28, 1}, {3, 3, 1, 33});
   add("33 channels to 1", {1, 3, 4, 33}, {3, 3, 33, 1}, same, bias, {3, 28, 28, 33}, {3, 3, 33, 1});
   add("3 channels to 33", {1, 4, 3, 3}, {3, 3, 3, 33}, same, bias, {3, 28, 28, 3}, {3, 3, 3, 33});
+  // Multiples of 16 channels go through Winograd's method where there are enough pixels.
+  add("3x3, 16 channels to 48", {1, 5, 4, 16}, {3, 3, 16, 4}, same, {}, {2, 13, 18, 16}, {3, 3, 16, 48});
+  add("3x3, 48 channels to 16, padded differently", {1, 4, 5, 3}, {3, 3, 3, 2}, {1, 0, 2, 2, 0}, all, {3, 15, 10, 48}, {3, 3, 48, 16});
+  add("3x3, no padding, 64 channels", {1, 5, 4, 2}, {3, 3, 2, 3}, plain, bias, {2, 20, 19, 64}, {3, 3, 64, 64});
+  add("3x3, more padding than the kernel", {1, 2, 3, 2}, {3, 3, 2, 2}, {1, 3, 4, 4, 3}, bias, {2, 12, 11, 32}, {3, 3, 32, 16});
+  add("3x3, 4x4 pixels", {1, 4, 4, 2}, {3, 3, 2, 2}, same, all, {17, 4, 4, 32}, {3, 3, 32, 64});
   add("1x1", {2, 3, 4, 5}, {1, 1, 5, 3}, plain, all, {2, 31, 29, 67}, {1, 1, 67, 35});
   add("1x1 with stride 2", {2, 4, 5, 3}, {1, 1, 3, 2}, {2, 0, 0, 0, 0}, bias, {2, 31, 29, 16}, {1, 1, 16, 35});
   add("3x3 downwards, even size", {2, 4, 6, 3}, {3, 3, 3, 2}, down, bias, {3, 32, 32, 32}, {3, 3, 32, 33});
