@@ -17,9 +17,9 @@ struct Matrix {
   bool transposed = false;
 };
 
-/// k of a block: a tile's rows of A (21 KB or 28 KB) stay in L1 while panels of B pass through.
-template <class E> inline constexpr int64_t kBlockK = std::is_same_v<E, bf16> ? 1024 : 384;
-inline constexpr int64_t kBlockM = 112;    // a block of A (172 or 229 KB) stays in L2
+/// k of a block: a tile's rows of A (28 KB) stay in L1 while panels of B pass through.
+template <class E> inline constexpr int64_t kBlockK = std::is_same_v<E, bf16> ? 1024 : 512;
+inline constexpr int64_t kBlockM = 224;    // a block of A (473 KB) stays in L2
 
 template <class C>
 int64_t panels_of(int64_t columns) { return (columns + kPanel<C> - 1) / kPanel<C>; }
@@ -124,9 +124,18 @@ void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<T
     int64_t rows = std::min(kBlockM, last - m0);
     for (int64_t k0 = 0; k0 == 0 || k0 < K; k0 += kBlockK<E>) {
       int64_t length = std::min(kBlockK<E>, K - k0), ld = block_ld<E>(length);
-      pack_block(block, ld, a, m0, rows, k0, length);
-      gemm_block(rows, N, packed_k<E>(length), static_cast<const E*>(block), ld, panels + k0 * kPanel<C>,
-                 packed_k<E>(K) * kPanel<C>, c + m0 * ldc, ldc, k0 == 0 ? bias : nullptr, accumulate || k0 > 0);
+      const E* rows_of_a = block;
+      // Short rows are read where they lie: copying them would cost a good part of multiplying them.
+      bool in_place = std::is_same_v<TA, E> && !a.transposed && packed_k<E>(K) == K && packed_k<E>(a.ld) == a.ld &&
+                      a.ld * int64_t(sizeof(E)) < 1024;
+      if (in_place) {
+        ld = a.ld;
+        rows_of_a = reinterpret_cast<const E*>(a.data) + m0 * ld + k0;
+      } else {
+        pack_block(block, ld, a, m0, rows, k0, length);
+      }
+      gemm_block(rows, N, packed_k<E>(length), rows_of_a, ld, panels + k0 * kPanel<C>, packed_k<E>(K) * kPanel<C>,
+                 c + m0 * ldc, ldc, k0 == 0 ? bias : nullptr, accumulate || k0 > 0);
     }
   }
 }
