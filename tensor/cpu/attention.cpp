@@ -33,6 +33,11 @@ MOTE_INLINE void each_lane(Fn&& fn) {
   for (int64_t lane = 0; lane < kPanel<C>; ++lane) fn(lane);
 }
 
+/// Lanes of a panel whose products are made: half of them where the queries end in the first half. The other half holds
+/// anything, and nothing reads what comes of it.
+template <class C>
+int64_t computed_lanes(int64_t lanes) { return tile_vectors<C>(lanes) * kLanes<C>; }
+
 /// The panel as the tile wants it: as it lies, or in pairs in `packed`.
 template <class E, class C>
 const E* as_operand(const C* panel, int64_t K, E* packed) {
@@ -83,8 +88,9 @@ void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
       pack_block(a.k, k_ld, Matrix<T>{q + channels, head.ld()}, 0, tokens, 0, width);
       pack_block(a.vt, vt_ld, Matrix<T>{q + 2 * channels, head.ld(), true}, 0, width, 0, tokens);
       for (int64_t first = 0; first < tokens; first += kQueries) {
+        int64_t lanes = std::min(kQueries, tokens - first), computed = computed_lanes<C>(lanes);
         pack_panel(a.qt, Matrix<T>{q, head.ld(), true}, width, tokens, first / kQueries);
-        gemm_block<C, E>(tokens, kQueries, depth, a.k, k_ld, a.qt, 0, a.scores, kQueries, nullptr, false);
+        gemm_block<C, E>(tokens, computed, depth, a.k, k_ld, a.qt, 0, a.scores, kQueries, nullptr, false);
         C largest[kQueries], sum[kQueries] = {};
         std::copy(a.scores, a.scores + kQueries, largest);
         for (int64_t t = 1; t < tokens; ++t) {
@@ -99,8 +105,8 @@ void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
           });
         }
         const E* p = as_operand(a.scores, tokens, a.p);
-        gemm_block<C, E>(width, kQueries, sums, a.vt, vt_ld, p, 0, a.yt, kQueries, nullptr, false);
-        for (int64_t lane = 0; lane < std::min(kQueries, tokens - first); ++lane) {
+        gemm_block<C, E>(width, computed, sums, a.vt, vt_ld, p, 0, a.yt, kQueries, nullptr, false);
+        for (int64_t lane = 0; lane < lanes; ++lane) {
           out_lse[first + lane] = largest[lane] * scale + math::log(sum[lane]);
           sum[lane] = C(1) / sum[lane];
         }
@@ -108,7 +114,7 @@ void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
           C* row = a.yt + d * kQueries;
           each_lane<C>([&](int64_t lane) MOTE_INLINE_LAMBDA { row[lane] *= sum[lane]; });
         }
-        transpose<C>(out + first * channels, channels, a.yt, kQueries, std::min(kQueries, tokens - first), width);
+        transpose<C>(out + first * channels, channels, a.yt, kQueries, lanes, width);
       }
     });
   });
@@ -160,11 +166,11 @@ void attention_backward(Tensor& dqkv, const Tensor& qkv, const Tensor& y, const 
       for (int64_t block = 0; block < tokens; block += kBlock) {
         int64_t rows = std::min(kBlock, tokens - block);
         for (int64_t first = block; first < block + rows; first += kQueries) {
-          int64_t panel = first / kQueries, lanes = std::min(kQueries, tokens - first);
+          int64_t panel = first / kQueries, lanes = std::min(kQueries, tokens - first), computed = computed_lanes<C>(lanes);
           pack_panel(a.qt, Matrix<T>{q, head.ld(), true}, width, tokens, panel);
           pack_panel(a.gt, Matrix<T>{dout, channels, true}, width, tokens, panel);
-          gemm_block<C, E>(tokens, kQueries, depth, a.k, k_ld, a.qt, 0, a.scores, kQueries, nullptr, false);
-          gemm_block<C, E>(tokens, kQueries, depth, a.v, k_ld, a.gt, 0, a.dp, kQueries, nullptr, false);
+          gemm_block<C, E>(tokens, computed, depth, a.k, k_ld, a.qt, 0, a.scores, kQueries, nullptr, false);
+          gemm_block<C, E>(tokens, computed, depth, a.v, k_ld, a.gt, 0, a.dp, kQueries, nullptr, false);
           C log_sum[kQueries], delta[kQueries] = {};
           std::fill(log_sum, log_sum + kQueries, std::numeric_limits<C>::max());   // past the last query: probability 0
           for (int64_t lane = 0; lane < lanes; ++lane) {
@@ -192,7 +198,7 @@ void attention_backward(Tensor& dqkv, const Tensor& qkv, const Tensor& y, const 
             });
           }
           const E* ds = as_operand(a.scores, tokens, a.packed);
-          gemm_block<C, E>(width, kQueries, sums, a.kt, kt_ld, ds, 0, a.dqt, kQueries, nullptr, false);
+          gemm_block<C, E>(width, computed, sums, a.kt, kt_ld, ds, 0, a.dqt, kQueries, nullptr, false);
           transpose<C>(to + first * head.ld(), head.ld(), a.dqt, kQueries, lanes, width);
         }
         int64_t count = packed_k<E>(rows);
