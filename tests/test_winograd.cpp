@@ -57,7 +57,21 @@ TEST_CASE("Winograd's method is left for the direct one where shapes do not fit 
   CHECK(cpu::WinogradShape{64, 28, 28, 32, 28, 28, 32, 1, 1}.pays());
   CHECK_FALSE(cpu::WinogradShape{64, 28, 28, 1, 28, 28, 32, 1, 1}.pays());    // channels that fill no vector
   CHECK_FALSE(cpu::WinogradShape{64, 28, 28, 32, 28, 28, 33, 1, 1}.pays());
-  CHECK_FALSE(cpu::WinogradShape{1, 4, 4, 256, 4, 4, 256, 1, 1}.pays());      // 16 pixels: the weights cost more
+  CHECK_FALSE(cpu::WinogradShape{64, 4, 4, 256, 4, 4, 256, 1, 1}.pays());     // 16 pixels: the weights cost more
+}
+
+TEST_CASE("an image has the same bits in a batch of one and of seven", "[winograd]") {
+  // Also in matrix products and attention: a network's samples must not depend on how many are drawn together.
+  Tensor x = normal({7, 14, 14, 64}, DType::f32, Generator{8}), w = normal({3, 3, 64, 64}, DType::f32, Generator{9});
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    Tensor all = conv2d(x.to(dtype), w.to(dtype), {}, Conv2dSpec::same(3));
+    Tensor one = conv2d(x.rows(3, 4).to(dtype), w.to(dtype), {}, Conv2dSpec::same(3));
+    CHECK(difference(one, all.rows(3, 4), 0, 0) == "");
+    Tensor tokens = x.view({7, 196, 64}).to(dtype), weight = w.view({9, 64, 64}).rows(0, 1).view({64, 64}).to(dtype);
+    Tensor qkv = concat({tokens, tokens, tokens}, 2);
+    CHECK(difference(attention(qkv.rows(3, 4), 1), attention(qkv, 1).rows(3, 4), 0, 0) == "");
+    CHECK(difference(linear(tokens.rows(3, 4), weight, {}), linear(tokens, weight, {}).rows(3, 4), 0, 0) == "");
+  }
 }
 
 TEST_CASE("one infinite pixel leaves the outputs of far tiles finite", "[winograd]") {

@@ -26,7 +26,7 @@ struct WinogradShape {
   int64_t tile_rows() const { return (out_height + 3) / 4; }
   int64_t tile_columns() const { return (out_width + 3) / 4; }
   int64_t tiles() const { return images * tile_rows() * tile_columns(); }
-  /// Whether the fewer products are worth the transforms: depends on shapes only.
+  /// Whether the fewer products are worth the transforms; the same for any number of images.
   bool pays() const;
 };
 
