@@ -221,29 +221,36 @@ void gradient_tiles(float* g, int64_t stride, const T* dy, const WinogradShape& 
 
 // ---- Weights -------------------------------------------------------------------------------------------------------
 
-/// u[point][panel][c][kPanel] = G g G^T. Columns past K are zero.
+/// u[point][panel][c][kPanel] = G g G^T. Columns past K are zero. C and K are multiples of 16.
 template <class T>
 void kernel_tiles(float* u, int64_t stride, const T* w, bool exchanged, int64_t C, int64_t K) {
   constexpr int64_t kColumns = kPanel<float>;
-  int64_t panels = panels_of<float>(K);
-  parallel_for(panels * C, std::max<int64_t>(kGrain / (kPoints * kColumns), 1), [&](int64_t first, int64_t last) {
+  int64_t panels = panels_of<float>(K), groups = C / kWide;
+  parallel_for(panels * groups, std::max<int64_t>(kGrain / (kPoints * kColumns * kWide), 1), [&](int64_t first, int64_t last) {
+    alignas(64) float g[9][kWide * kWide];   // [tap][c][k] of a square of channels
     for (int64_t item = first; item < last; ++item) {
-      int64_t panel = item / C, c = item % C;
+      int64_t panel = item / groups, c0 = item % groups * kWide;
       for (int64_t column = 0; column < kColumns; column += kWide) {
         int64_t k = panel * kColumns + column;
-        V g[9];
         for (int64_t tap = 0; tap < 9; ++tap) {
-          if (k >= K) g[tap] = V{};
-          else if (!exchanged) g[tap] = load_vector_as<float>(w + (tap * C + c) * K + k);
-          else   // w is [3, 3, K, C], turned by half a circle
-            for (int64_t lane = 0; lane < kWide; ++lane) g[tap][lane] = float(w[((8 - tap) * K + k + lane) * C + c]);
+          if (k >= K) {
+            std::fill(g[tap], g[tap] + kWide * kWide, 0.0f);
+          } else if (exchanged) {   // w is [3, 3, K, C], turned by half a circle
+            transpose_square<float>(g[tap], kWide, w + ((8 - tap) * K + k) * C + c0, C);
+          } else {
+            for (int64_t c = 0; c < kWide; ++c)
+              store_vector(g[tap] + c * kWide, load_vector_as<float>(w + (tap * C + c0 + c) * K + k));
+          }
         }
-        float* to = u + (panel * C + c) * kColumns + column;
-        V half[3][6], out[6];
-        for (int j = 0; j < 3; ++j) transform_kernel(half[j], g[j], g[3 + j], g[6 + j]);
-        for (int i = 0; i < 6; ++i) {
-          transform_kernel(out, half[0][i], half[1][i], half[2][i]);
-          for (int j = 0; j < 6; ++j) store_vector(to + (i * 6 + j) * stride, out[j]);
+        for (int64_t c = 0; c < kWide; ++c) {
+          V tap[9], half[3][6], out[6];
+          for (int i = 0; i < 9; ++i) tap[i] = load_vector(g[i] + c * kWide);
+          for (int j = 0; j < 3; ++j) transform_kernel(half[j], tap[j], tap[3 + j], tap[6 + j]);
+          float* to = u + (panel * C + c0 + c) * kColumns + column;
+          for (int i = 0; i < 6; ++i) {
+            transform_kernel(out, half[0][i], half[1][i], half[2][i]);
+            for (int j = 0; j < 6; ++j) store_vector(to + (i * 6 + j) * stride, out[j]);
+          }
         }
       }
     }
@@ -263,7 +270,7 @@ template <class T>
 void winograd_conv(T* y, const T* x, const T* w, bool exchanged, const Start<T, float>& start, const WinogradShape& shape) {
   constexpr int64_t kColumns = kPanel<float>;
   int64_t C = shape.in_channels, K = shape.out_channels, panels = panels_of<float>(K), padded = panels * kColumns;
-  int64_t u_stride = panels * C * kColumns;
+  int64_t u_stride = point_stride(panels * C * kColumns);
   Scratch<float> u(kPoints * u_stride);
   kernel_tiles(u.data(), u_stride, w, exchanged, C, K);
 
@@ -303,7 +310,7 @@ template <class T>
 void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
   constexpr int64_t kColumns = kPanel<float>;
   int64_t C = shape.in_channels, K = shape.out_channels, padded = panels_of<float>(K) * kColumns;
-  int64_t sums = kPoints * C * padded, block = block_rows(shape), all_rows = shape.images * shape.tile_rows();
+  int64_t w_stride = point_stride(C * padded), sums = kPoints * w_stride, block = block_rows(shape), all_rows = shape.images * shape.tile_rows();
   int64_t tiles = block * shape.tile_columns(), blocks = (all_rows + block - 1) / block;
   // Blocks are cut into chunks with sums of their own, folded in order at the end; how many depends on shapes only.
   int64_t chunks = std::clamp<int64_t>((int64_t(8) << 20) / (sums * int64_t(sizeof(float))), 2, 8);
@@ -330,7 +337,7 @@ void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
             for (int64_t c = 0; c < C; c += step) {
               for_rows(std::min(step, C - c), [&](auto height) {
                 auto run = [&](auto vectors) {
-                  float* to = out + (point * C + c) * padded + panel * kColumns;
+                  float* to = out + point * w_stride + c * padded + panel * kColumns;
                   Tile<float, height(), vectors()> tile;
                   tile.clear();
                   if (b > chunk_begin) tile.add_from(to, padded, vectors() * kWide);
@@ -357,7 +364,7 @@ void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
           for (int i = 0; i < 6; ++i) {
             in[i] = V{};
             for (int64_t chunk = 0; chunk < chunks; ++chunk)
-              in[i] += load_vector(from + chunk * sums + (i * 6 + j) * C * padded);
+              in[i] += load_vector(from + chunk * sums + (i * 6 + j) * w_stride);
           }
           transform_kernel_gradient(half[j], in[0], in[1], in[2], in[3], in[4], in[5]);
         }
