@@ -313,7 +313,7 @@ void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
   int64_t w_stride = point_stride(C * padded), sums = kPoints * w_stride, block = block_rows(shape), all_rows = shape.images * shape.tile_rows();
   int64_t tiles = block * shape.tile_columns(), blocks = (all_rows + block - 1) / block;
   // Blocks are cut into chunks with sums of their own, folded in order at the end; how many depends on shapes only.
-  int64_t chunks = std::clamp<int64_t>((int64_t(8) << 20) / (sums * int64_t(sizeof(float))), 2, 8);
+  int64_t chunks = std::clamp<int64_t>((int64_t(8) << 20) / (sums * int64_t(sizeof(float))), 1, 8);
   chunks = std::min(chunks, blocks);
   // Chunks alone may be too few for the threads: then each is shared by threads that own different columns.
   int64_t panels = panels_of<float>(K), shares = std::min<int64_t>((omp_get_max_threads() + chunks - 1) / chunks, panels);
