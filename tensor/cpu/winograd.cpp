@@ -135,7 +135,7 @@ int64_t block_rows(const WinogradShape& shape) {
 /// Floats that `half` holds: six rows of pixels of whole tiles and their margin, and a row of zeros for both tensors.
 int64_t half_elements(const WinogradShape& shape) {
   int64_t channels = std::max(shape.in_channels, shape.out_channels), columns = 4 * shape.tile_columns() + 2;
-  return 6 * columns * channels + std::max(shape.in_width * shape.in_channels, shape.out_width * shape.out_channels);
+  return 6 * (columns * channels + kWide) + std::max(shape.in_width * shape.in_channels, shape.out_width * shape.out_channels);
 }
 
 /// The zeros behind `half`.
@@ -150,7 +150,7 @@ T* zero_row(float* half, const WinogradShape& shape) {
 /// v[point][t][c] = B^T d B for the tiles of these rows.
 template <class T>
 void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shape, TileRows rows, float* half, const T* zeros) {
-  int64_t C = shape.in_channels, columns = 4 * shape.tile_columns() + 2, ld = columns * C;
+  int64_t C = shape.in_channels, columns = 4 * shape.tile_columns() + 2, ld = columns * C + kWide;
   int64_t begin = std::clamp<int64_t>(shape.left, 0, columns), end = std::clamp<int64_t>(shape.left + shape.in_width, begin, columns);
   for (int64_t i = 0; i < 6; ++i) {   // left and right of the image
     std::fill(half + i * ld, half + i * ld + begin * C, 0.0f);
@@ -173,7 +173,7 @@ void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shap
 template <class T>
 void output_tiles(T* y, const float* m, int64_t stride, const Start<T, float>& start, const WinogradShape& shape,
                   int64_t padded, TileRows rows, float* half) {
-  int64_t K = shape.out_channels, ld = 4 * shape.tile_columns() * K;
+  int64_t K = shape.out_channels, ld = 4 * shape.tile_columns() * K + kWide;
   for (int64_t row = 0; row < rows.count; ++row) {
     int64_t n = (rows.first + row) / shape.tile_rows(), top = (rows.first + row) % shape.tile_rows() * 4;
     for (int64_t i = 0; i < 6; ++i)
@@ -205,7 +205,7 @@ void output_tiles(T* y, const float* m, int64_t stride, const Start<T, float>& s
 template <class T>
 void gradient_tiles(float* g, int64_t stride, const T* dy, const WinogradShape& shape, int64_t padded, TileRows rows,
                     float* half, const T* zeros) {
-  int64_t K = shape.out_channels, ld = 4 * shape.tile_columns() * K, length = shape.out_width * K;
+  int64_t K = shape.out_channels, ld = 4 * shape.tile_columns() * K + kWide, length = shape.out_width * K;
   for (int64_t i = 0; i < 6; ++i) std::fill(half + i * ld + length, half + (i + 1) * ld, 0.0f);
   for (int64_t row = 0; row < rows.count; ++row) {
     int64_t n = (rows.first + row) / shape.tile_rows(), top = (rows.first + row) % shape.tile_rows() * 4;
