@@ -317,6 +317,7 @@ void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
   chunks = std::min(chunks, blocks);
   // Chunks alone may be too few for the threads: then each is shared by threads that own different columns.
   int64_t panels = panels_of<float>(K), shares = std::min<int64_t>((omp_get_max_threads() + chunks - 1) / chunks, panels);
+  bool far = sums * int64_t(sizeof(float)) > (int64_t(1) << 20);   // more than L2 holds
   int64_t v_stride = point_stride(tiles * C), g_stride = point_stride(tiles * padded);
   Scratch<float> partial(chunks * sums);
   ThreadScratch<float> scratch(kPoints * (v_stride + g_stride) + half_elements(shape));
@@ -340,6 +341,9 @@ void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
                   float* to = out + point * w_stride + c * padded + panel * kColumns;
                   Tile<float, height(), vectors()> tile;
                   tile.clear();
+                  if (far)   // the sums of the next tile come from memory while these are made
+                    for (int row = 0; row < height(); ++row)
+                      for (int v = 0; v < vectors(); ++v) __builtin_prefetch(to + (step + row) * padded + v * kWide, 1);
                   if (b > chunk_begin) tile.add_from(to, padded, vectors() * kWide);
                   tile.add_columns(count, v + point * v_stride + c, C, gradient, padded);
                   tile.store(to, padded, vectors() * kWide);
