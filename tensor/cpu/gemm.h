@@ -76,7 +76,8 @@ void pack_block(E* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t r
   if (!a.transposed) {
     for (int64_t r = 0; r < rows; ++r) {
       const TA* from = a.data + (m0 + r) * a.ld + k0;
-      for (int64_t k = 0; k < length; ++k) block[r * ld + k] = E(from[k]);
+      if constexpr (std::is_same_v<E, TA>) std::copy(from, from + length, block + r * ld);
+      else for (int64_t k = 0; k < length; ++k) block[r * ld + k] = E(from[k]);
     }
     return;
   }
@@ -127,7 +128,7 @@ void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<T
       const E* rows_of_a = block;
       // Short rows are read where they lie: copying them would cost a good part of multiplying them.
       bool in_place = std::is_same_v<TA, E> && !a.transposed && packed_k<E>(K) == K && packed_k<E>(a.ld) == a.ld &&
-                      a.ld * int64_t(sizeof(E)) < 1024;
+                      a.ld * int64_t(sizeof(E)) <= 1024;
       if (in_place) {
         ld = a.ld;
         rows_of_a = reinterpret_cast<const E*>(a.data) + m0 * ld + k0;
