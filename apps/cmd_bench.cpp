@@ -147,12 +147,19 @@ class Bench {
     Allocator& allocator = Allocator::of({});
     double flop = 0;
     std::vector<KernelCost> costs;
-    {   // one step under the profile counts its multiplications, one more after a warm-up is the cost table
+    {
+      // A step counts as three forward passes: either gradient of a product is one more product of its size. What is
+      // computed twice to save memory is no more work done.
+      NoGrad no_grad;
+      Profile profile;
+      unet.forward(x, t);
+      for (const KernelCost& cost : profile.costs()) flop += (training ? 3 : 1) * cost.flops;
+    }
+    {
       work();
       Profile profile;
       work();
       costs = profile.costs();
-      for (const KernelCost& cost : costs) flop += cost.flops;
     }
     allocator.reset_peak();
     Timing timing = time_runs(options_.runs, work);

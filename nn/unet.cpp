@@ -312,6 +312,8 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids) 
     }
     if (level.resample) h = level.resample->forward(upsample_nearest(h));
   }
+  // In bf16 to the end: with the last norm and convolution in f32 the output of a trained fmnist network is off by 0.22 %
+  // instead of 0.30 %, both far below what is left to learn, and their input would be kept in f32.
   return cast(conv_out_.forward(norm_out_.forward(h, true)), x.dtype());
 }
 
