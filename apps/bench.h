@@ -36,7 +36,7 @@ inline constexpr const char* kGbs = "GB/s";
 struct Result {
   std::string name, unit;
   double median = 0, min = 0, max = 0;   // in unit; larger is better
-  double share = 0;                      // of the ceiling it is held to, 0 if none; above 1 only in kDirectGflops
+  double share = 0;                      // of the ceiling it is held to, 0 if none; may pass 1 in kDirectGflops
   double images_per_s = 0, peak_mib = 0; // train and sample only, as is
   std::vector<KernelCost> costs;         // the cost of one step by kernel
 };

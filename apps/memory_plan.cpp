@@ -9,7 +9,7 @@
 namespace mote::apps {
 namespace {
 
-constexpr int64_t kRealImages = 8;      // enough for the workspace of all threads, and done in a fraction of a second
+constexpr int64_t kRealImages = 4;        // enough for the workspace to be seen, and done in a fraction of a second
 constexpr int64_t kPreparedBatches = 4;   // the one of the step, two that are ready, and one that is being made
 
 /// What forward and backward of one batch read.

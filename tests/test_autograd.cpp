@@ -264,7 +264,7 @@ TEST_CASE("a remade result is not kept, and gives backward the same bits", "[aut
   auto [again, remade_kept] = gradient(true);
   CHECK_SAME(again, plain);
   CHECK(made == 1);
-  CHECK(kept - remade_kept == 64 * 1024 * 4);
+  CHECK(kept - remade_kept >= 64 * 1024 * 4);
 }
 
 TEST_CASE("norm, dropout and upsampling before a convolution are made again in backward instead of being kept", "[autograd]") {
