@@ -96,7 +96,6 @@ class Trainer {
 
  private:
   void say_plan() const;
-  int64_t planned_peak() const { return plan_ ? plan_->peak() : 0; }
   void step();
   void log();
   void save();

@@ -110,7 +110,6 @@ Tensor AttentionBlock::forward(const Tensor& x) const {
   Tensor bias = concat({q_.bias().in(dtype), k_.bias().in(dtype), v_.bias().in(dtype)}, 0);
   // q | k | v is three times as wide as what it is made from, and a small product: made again in backward, not kept.
   Tensor qkv = remade(linear(h, weight, bias), [h_ = Saved(h), weight_ = Saved(weight), bias_ = Saved(bias)] {
-    NoGrad no_grad;
     return linear(h_.get(), weight_.get(), bias_.get());
   });
   h = attention(qkv, heads_);

@@ -55,8 +55,9 @@ class UNet : public Module {
   /// Where dropout draws from; put it in a checkpoint and back for an exact resume.
   Generator& generator() { return generator_; }
   /// What an f32 x is computed in: f32, or bf16: x is rounded at the door and the output widened at the end, activations
-  /// and the working copy of the weights are bf16 between. Sums of products, statistics, the embedding of the time,
-  /// weights and their gradients stay f32. An x of another dtype is computed in its own.
+  /// and the working copy of the weights are bf16 between. Sums of products, statistics, the embedding of the time and
+  /// the weights stay f32; a weight's gradient leaves its kernel in bf16 and is added up in f32. An x of another dtype is
+  /// computed in its own.
   void set_precision(DType dtype);
   DType precision() const { return precision_; }
   /// Recompute every residual and attention block in backward instead of keeping its activations.
