@@ -1,6 +1,9 @@
 #include "apps/bench.h"
 
 #include <omp.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
@@ -8,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tensor/cpu/tile.h"
+#include "tensor/io/file.h"
 #include "tensor/tensor.h"
 
 namespace mote::apps {
@@ -24,11 +28,14 @@ Timing time_runs(int runs, const std::function<void()>& work) {
   return {seconds[seconds.size() / 2], seconds.front(), seconds.back()};
 }
 
+// ---- Ceilings ------------------------------------------------------------------------------------------------------
+
 namespace {
 
-/// Independent chains of fused multiply-adds, enough to hide their latency: 8 FLOP a lane and round.
+constexpr int kChains = 12;   // independent sums, enough to hide the latency of one
+
+/// Chains of fused multiply-adds in registers; returns the floating-point operations done.
 double fma_loop(int64_t rounds) {
-  constexpr int kChains = 12;
   cpu::Vector<float> chain[kChains], factor = cpu::Vector<float>{} + 0.999f, addend = cpu::Vector<float>{} + 0.001f;
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) chain[i] = cpu::Vector<float>{} + float(i);
@@ -44,83 +51,186 @@ double fma_loop(int64_t rounds) {
   return 2.0 * kChains * cpu::kLanes<float> * double(rounds);
 }
 
+#if defined(__AVX512BF16__)
+/// The same with vdpbf16ps: each of the 16 sums takes two products of bf16.
+double dot_loop(int64_t rounds) {
+  __m512 chain[kChains];
+  __m512bh a = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3f80)), b = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3a80));
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) chain[i] = _mm512_set1_ps(float(i));
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) chain[i] = _mm512_dpbf16_ps(chain[i], a, b);
+  }
+  float sum = 0;
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) sum += chain[i][0];
+  volatile float sink = sum;
+  (void)sink;
+  return 2.0 * 2 * kChains * 16 * double(rounds);
+}
+#endif
+
+/// GFLOP/s of a loop on all threads. The best of many runs, each shorter than a time slice: a ceiling is what the machine
+/// can do, not what it does beside other work.
+double peak_of(double (*loop)(int64_t rounds)) {
+  constexpr int64_t kRounds = 400'000;
+  int threads = omp_get_max_threads();
+  double flops = 0;
+  Timing timing = time_runs(100, [&] {
+    double total = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : total)
+    total += loop(kRounds);
+    flops = total;
+  });
+  return flops / timing.min / 1e9;
+}
+
 }  // namespace
 
 Ceilings measure_ceilings() {
   Ceilings ceilings;
-  int threads = omp_get_max_threads();
-  constexpr int64_t kRounds = 4'000'000;
-  double flops = 0;
-  // The best of several: a ceiling is what the machine can do, not what it does beside other work.
-  Timing fma = time_runs(7, [&] {
-    double total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-    total += fma_loop(kRounds);
-    flops = total;
-  });
-  ceilings.fma_gflops = flops / fma.min / 1e9;
+  ceilings.fma_gflops = peak_of(fma_loop);
+  ceilings.bf16_gflops = ceilings.fma_gflops;
+  ceilings.bf16_by = "f32 multiply-add";
+#if defined(__AVX512BF16__)
+  ceilings.bf16_gflops = peak_of(dot_loop);
+  ceilings.bf16_by = "vdpbf16ps";
+#endif
+  // AMX: where the build and the processor have bf16 tiles, the peak is that of a loop of tdpbf16ps, and belongs here.
 
   int64_t n = int64_t(16) << 20;   // 64 MiB an array
+  int threads = omp_get_max_threads();
   Tensor a = zeros({n}), b = zeros({n}), c = zeros({n});
   float *pa = a.data<float>(), *pb = b.data<float>(), *pc = c.data<float>();
-  Timing triad = time_runs(7, [&] {
+  constexpr int64_t kParts = 8;   // a run walks one, so that it is short too; all of them together leave no cache warm
+  int64_t part = n / kParts, run = 0;
+  Timing triad = time_runs(10 * kParts, [&] {
+    int64_t first = run++ % kParts * part;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < n; ++i) pa[i] = pb[i] + 0.5f * pc[i];
+    for (int64_t i = first; i < first + part; ++i) pa[i] = pb[i] + 0.5f * pc[i];
   });
-  ceilings.bandwidth_gbs = 3.0 * double(n) * 4 / triad.min / 1e9;
+  ceilings.bandwidth_gbs = 3.0 * double(part) * 4 / triad.min / 1e9;
   return ceilings;
 }
 
+// ---- Results -------------------------------------------------------------------------------------------------------
+
 Result make_result(const std::string& name, const std::string& unit, double amount, const Timing& timing, double ceiling) {
-  Result result{name, unit, amount / timing.median, amount / timing.max, amount / timing.min, 0, 0, 0};
+  Result result{name, unit, amount / timing.median, amount / timing.max, amount / timing.min, 0, 0, 0, {}};
   if (ceiling > 0) result.share = result.median / ceiling;
   return result;
 }
 
-nlohmann::json to_json(const Ceilings& ceilings, const std::vector<Result>& results) {
-  nlohmann::json out;
-  out["ceilings"] = {{"fma_gflops", ceilings.fma_gflops}, {"bandwidth_gbs", ceilings.bandwidth_gbs}};
+double Baseline::of(const std::string& name) const {
+  for (const auto& [known, median] : medians)
+    if (known == name) return median;
+  return 0;
+}
+
+Baseline read_baseline(const std::string& path) {
+  io::Bytes bytes = io::read_file(path, 16 << 20);
+  nlohmann::json json = nlohmann::json::parse(bytes.begin(), bytes.end(), nullptr, false);
+  Baseline baseline{path, {}};
+  auto is_row = [](const nlohmann::json& row) {
+    return row.is_object() && row.contains("name") && row["name"].is_string() && row.contains("median") &&
+           row["median"].is_number() && row["median"].get<double>() > 0;
+  };
+  bool complete = json.is_object() && json.contains("results") && json["results"].is_array() &&
+                  std::all_of(json["results"].begin(), json["results"].end(), is_row);
+  if (!complete) fail(Error::Kind::data, path, ": is not the output of `mote bench --json`");
+  for (const nlohmann::json& row : json["results"])
+    baseline.medians.emplace_back(row["name"].get<std::string>(), row["median"].get<double>());
+  return baseline;
+}
+
+namespace {
+
+/// Rows of the earlier run that this one has not measured.
+std::vector<std::string> not_measured(const std::vector<Result>& results, const Baseline& against) {
+  std::vector<std::string> names;
+  for (const auto& row : against.medians)
+    if (std::none_of(results.begin(), results.end(), [&](const Result& result) { return result.name == row.first; }))
+      names.push_back(row.first);
+  return names;
+}
+
+template <class... Values>
+void print(std::string& text, const char* format, Values... values) {
+  char line[256];
+  std::snprintf(line, sizeof line, format, values...);
+  text += line;
+}
+
+void print_costs(std::string& text, const Result& result) {
+  double total = 0;
+  for (const KernelCost& cost : result.costs) total += cost.seconds;
+  print(text, "\n%s, by kernel\n", result.name.c_str());
+  print(text, "%-28s %6s %10s %7s %10s %8s\n", "kernel, one step", "calls", "ms", "share", "GFLOP/s", "GB/s");
+  for (const KernelCost& cost : result.costs)
+    print(text, "%-28s %6ld %10.2f %6.1f%% %10.1f %8.1f\n", cost.name.c_str(), long(cost.calls), 1e3 * cost.seconds,
+          100 * cost.seconds / total, cost.flops / cost.seconds / 1e9, cost.bytes / cost.seconds / 1e9);
+  print(text, "%-28s %6s %10.2f\n", "all kernels", "", 1e3 * total);
+}
+
+}  // namespace
+
+nlohmann::ordered_json to_json(const Ceilings& ceilings, const std::vector<Result>& results, const Baseline* against,
+                               bool profile) {
+  nlohmann::ordered_json out;
+  out["ceilings"] = {{"fma_gflops", ceilings.fma_gflops}, {"bf16_gflops", ceilings.bf16_gflops},
+                     {"bf16_by", ceilings.bf16_by}, {"bandwidth_gbs", ceilings.bandwidth_gbs}};
   out["threads"] = omp_get_max_threads();
   out["tile"] = cpu::kTileName;
-  out["results"] = nlohmann::json::array();
+  out["results"] = nlohmann::ordered_json::array();
   for (const Result& result : results) {
-    nlohmann::json row = {{"name", result.name}, {"unit", result.unit},   {"median", result.median},
-                          {"min", result.min},   {"max", result.max},     {"share", result.share}};
+    nlohmann::ordered_json row = {{"name", result.name}, {"unit", result.unit}, {"median", result.median},
+                                  {"min", result.min},   {"max", result.max},   {"share", result.share}};
     if (result.images_per_s > 0) {
       row["images_per_s"] = result.images_per_s;
       row["peak_mib"] = result.peak_mib;
     }
+    if (against) {
+      double before = against->of(result.name);
+      row["ratio"] = before > 0 ? nlohmann::ordered_json(result.median / before) : nullptr;
+    }
+    if (profile && !result.costs.empty()) {
+      row["profile"] = nlohmann::ordered_json::array();
+      for (const KernelCost& cost : result.costs)
+        row["profile"].push_back({{"kernel", cost.name}, {"calls", cost.calls}, {"seconds", cost.seconds},
+                                  {"flops", cost.flops}, {"bytes", cost.bytes}});
+    }
     out["results"].push_back(row);
   }
+  if (against) out["not_measured"] = not_measured(results, *against);
   return out;
 }
 
-std::string table(const std::vector<Result>& results, const nlohmann::json* against) {
+std::string table(const Ceilings& ceilings, const std::vector<Result>& results, const Baseline* against, bool profile) {
   std::string text;
-  char line[256];
-  std::snprintf(line, sizeof line, "%-44s %10s %10s %10s  %-8s %6s%s\n", "name", "median", "min", "max", "unit", "share",
-                against ? "   ratio" : "");
-  text += line;
+  print(text, "ceilings: %.1f GFLOP/s f32 multiply-add, %.1f GFLOP/s bf16 (%s), %.1f GB/s memory\n\n", ceilings.fma_gflops,
+        ceilings.bf16_gflops, ceilings.bf16_by, ceilings.bandwidth_gbs);
+  print(text, "%-44s %10s %10s %10s  %-8s %7s%s\n", "name", "median", "min", "max", "unit", "share", against ? "   ratio" : "");
+  bool any_direct = false;
   for (const Result& result : results) {
-    std::snprintf(line, sizeof line, "%-44s %10.1f %10.1f %10.1f  %-8s", result.name.c_str(), result.median, result.min,
-                  result.max, result.unit.c_str());
-    text += line;
-    if (result.share > 0) std::snprintf(line, sizeof line, " %5.1f%%", 100 * result.share);
-    else std::snprintf(line, sizeof line, " %6s", "-");
-    text += line;
-    if (result.peak_mib > 0) {
-      std::snprintf(line, sizeof line, "   peak %.0f MiB", result.peak_mib);
-      text += line;
-    }
-    if (against) {
-      for (const auto& row : against->at("results"))
-        if (row.at("name") == result.name) {
-          std::snprintf(line, sizeof line, "   %.2fx", result.median / row.at("median").get<double>());
-          text += line;
-        }
-    }
+    bool direct = result.unit == kDirectGflops;
+    any_direct |= direct;
+    print(text, "%-44s %10.1f %10.1f %10.1f  %-8s", result.name.c_str(), result.median, result.min, result.max,
+          direct ? "GFLOP/s*" : result.unit.c_str());
+    if (result.share > 0) print(text, " %6.1f%%", 100 * result.share);
+    else print(text, " %7s", "-");
+    if (against && against->of(result.name) > 0) print(text, "   %.2fx", result.median / against->of(result.name));
+    else if (against) print(text, "   is not in %s", against->path.c_str());
+    if (result.images_per_s > 0) print(text, "   %.1f images/s, peak %.0f MiB", result.images_per_s, result.peak_mib);
     text += '\n';
   }
+  if (any_direct) print(text, "* %s\n", kDirectGflops);
+  if (against)
+    for (const std::string& name : not_measured(results, *against))
+      print(text, "only in %s: %s\n", against->path.c_str(), name.c_str());
+  if (profile)
+    for (const Result& result : results)
+      if (!result.costs.empty()) print_costs(text, result);
   return text;
 }
 

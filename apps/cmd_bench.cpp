@@ -3,16 +3,16 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/bench.h"
 #include "apps/commands.h"
 #include "apps/common.h"
+#include "apps/progress.h"
 #include "autograd/ops.h"
 #include "nn/optim.h"
 #include "nn/unet.h"
 #include "tensor/allocator.h"
-#include "tensor/io/file.h"
-#include "tensor/profile.h"
 
 namespace mote::apps {
 namespace {
@@ -23,12 +23,15 @@ struct BenchOptions : CommonOptions {
   int64_t batch = 64;
   int runs = 20;
   bool profile = false;
+  const CLI::Option* precision_flag = nullptr;   // whether it was given
   std::string against;
 };
 
 const std::vector<std::string> kSubjects = {"gemm", "conv", "norm", "attention", "train", "sample"};
 
-Tensor draw(const Shape& shape, uint64_t seed) { return normal(shape, DType::f32, Generator{seed}); }
+Tensor draw(const Shape& shape, uint64_t seed, DType dtype = DType::f32) {
+  return normal(shape, DType::f32, Generator{seed}).to(dtype);
+}
 
 std::string named(const char* format, auto... values) {
   char text[128];
@@ -36,47 +39,52 @@ std::string named(const char* format, auto... values) {
   return text;
 }
 
+/// Subjects in one dtype; single ops in f32 and bf16 unless --precision chooses.
 class Bench {
  public:
   Bench(const BenchOptions& options, const Ceilings& ceilings) : options_(options), ceilings_(ceilings) {}
 
   void run(const std::string& subject) {
-    if (subject == "gemm") gemm();
-    if (subject == "conv") conv();
-    if (subject == "norm") norm();
-    if (subject == "attention") attention_op();
-    if (subject == "train") network(true);
-    if (subject == "sample") network(false);
+    bool is_network = subject == "train" || subject == "sample";
+    std::vector<DType> dtypes = {precision_named(options_.precision)};
+    if (!is_network && options_.precision_flag->count() == 0) dtypes = {DType::f32, DType::bf16};
+    for (DType dtype : dtypes) {
+      dtype_ = dtype;
+      name_ = name_of(dtype);
+      if (subject == "gemm") gemm();
+      if (subject == "conv") conv();
+      if (subject == "norm") norm();
+      if (subject == "attention") attention_op();
+      if (is_network) network(subject == "train");
+    }
   }
 
   const std::vector<Result>& results() const { return results_; }
-  const std::vector<KernelCost>& costs() const { return costs_; }
 
  private:
-  void flops(const std::string& name, double flop, const std::function<void()>& work) {
-    results_.push_back(make_result(name, "GFLOP/s", flop / 1e9, time_runs(options_.runs, work), ceilings_.fma_gflops));
-  }
-  void bytes(const std::string& name, double byte, const std::function<void()>& work) {
-    results_.push_back(make_result(name, "GB/s", byte / 1e9, time_runs(options_.runs, work), ceilings_.bandwidth_gbs));
+  void measure(const std::string& name, const char* unit, double amount, double ceiling, const std::function<void()>& work) {
+    results_.push_back(make_result(name, unit, amount / 1e9, time_runs(options_.runs, work), ceiling));
   }
 
   void gemm() {
     for (int64_t n : {512, 1024, 2048}) {
-      Tensor a = draw({n, n}, 1), b = draw({n, n}, 2), y = empty({n, n});
-      flops(named("gemm %ld^3 f32", n), 2.0 * double(n * n * n), [&] { kernel::matmul(y, a, b, false, false, {}); });
+      Tensor a = draw({n, n}, 1, dtype_), b = draw({n, n}, 2, dtype_), y = empty_like(a);
+      measure(named("gemm %ld^3 %s", n, name_.c_str()), kGflops, 2.0 * double(n * n * n), ceilings_.gflops(dtype_),
+              [&] { kernel::matmul(y, a, b, false, false, {}); });
     }
   }
 
   void conv() {
     struct Case { int64_t images, size, in, out; };
     for (Case c : {Case{32, 28, 32, 32}, {32, 14, 64, 64}, {32, 32, 128, 128}, {32, 16, 256, 256}, {32, 8, 256, 256}, {8, 64, 64, 64}}) {
-      Tensor x = draw({c.images, c.size, c.size, c.in}, 1), w = draw({3, 3, c.in, c.out}, 2), dw = empty_like(w);
-      Tensor y = draw({c.images, c.size, c.size, c.out}, 3), dx = empty_like(x);
+      Tensor x = draw({c.images, c.size, c.size, c.in}, 1, dtype_), w = draw({3, 3, c.in, c.out}, 2, dtype_);
+      Tensor y = draw({c.images, c.size, c.size, c.out}, 3, dtype_), dx = empty_like(x), dw = empty_like(w);
       Conv2dSpec spec = Conv2dSpec::same(3);
       double flop = 2.0 * double(y.numel() * 9 * c.in);
-      std::string shape = named("3x3 %ld->%ld, %ldx%ldx%ld f32", c.in, c.out, c.images, c.size, c.size);
-      flops("conv " + shape + " forward", flop, [&] { kernel::conv2d(y, x, w, {}, {}, {}, spec); });
-      flops("conv " + shape + " fwd+bwd", 3 * flop, [&] {
+      std::string shape = named("3x3 %ld->%ld, %ldx%ldx%ld %s", c.in, c.out, c.images, c.size, c.size, name_.c_str());
+      measure("conv " + shape + " forward", kDirectGflops, flop, ceilings_.gflops(dtype_),
+              [&] { kernel::conv2d(y, x, w, {}, {}, {}, spec); });
+      measure("conv " + shape + " fwd+bwd", kDirectGflops, 3 * flop, ceilings_.gflops(dtype_), [&] {
         kernel::conv2d(y, x, w, {}, {}, {}, spec);
         kernel::conv2d_dx(dx, y, w, spec);
         kernel::conv2d_dw(dw, x, y, spec);
@@ -87,13 +95,13 @@ class Bench {
   void norm() {
     struct Case { int64_t images, size, channels, groups; };
     for (Case c : {Case{64, 28, 32, 8}, {64, 14, 64, 16}, {32, 32, 128, 32}, {32, 16, 256, 32}}) {
-      Tensor x = draw({c.images, c.size, c.size, c.channels}, 1), y = empty_like(x), dx = empty_like(x);
-      Tensor gamma = full({c.channels}, 1), beta = zeros({c.channels}), dgamma = empty_like(gamma), dbeta = empty_like(beta);
+      Tensor x = draw({c.images, c.size, c.size, c.channels}, 1, dtype_), y = empty_like(x), dx = empty_like(x);
+      Tensor gamma = full({c.channels}, 1, dtype_), beta = zeros({c.channels}, dtype_), dgamma = empty_like(gamma), dbeta = empty_like(beta);
       Tensor mean = empty({c.images, c.groups}), rstd = empty_like(mean);
-      std::string shape = named("%ldx%ldx%ldx%ld f32", c.images, c.size, c.size, c.channels);
-      bytes("group_norm+silu " + shape + " forward", 2.0 * double(x.nbytes()),
-            [&] { kernel::group_norm(y, mean, rstd, x, gamma, beta, c.groups, 1e-6, true); });
-      bytes("group_norm+silu " + shape + " backward", 3.0 * double(x.nbytes()), [&] {
+      std::string shape = named("%ldx%ldx%ldx%ld %s", c.images, c.size, c.size, c.channels, name_.c_str());
+      measure("group_norm+silu " + shape + " forward", kGbs, 2.0 * double(x.nbytes()), ceilings_.bandwidth_gbs,
+              [&] { kernel::group_norm(y, mean, rstd, x, gamma, beta, c.groups, 1e-6, true); });
+      measure("group_norm+silu " + shape + " backward", kGbs, 3.0 * double(x.nbytes()), ceilings_.bandwidth_gbs, [&] {
         kernel::group_norm_backward(dx, dgamma, dbeta, y, x, mean, rstd, gamma, beta, c.groups, true);
       });
     }
@@ -102,12 +110,14 @@ class Bench {
   void attention_op() {
     struct Case { int64_t images, tokens, channels; };
     for (Case c : {Case{64, 196, 64}, {64, 49, 64}, {16, 256, 256}, {16, 16, 256}}) {
-      Tensor qkv = draw({c.images, c.tokens, 3 * c.channels}, 1), y = empty({c.images, c.tokens, c.channels});
+      Tensor qkv = draw({c.images, c.tokens, 3 * c.channels}, 1, dtype_), y = empty({c.images, c.tokens, c.channels}, dtype_);
       Tensor lse = empty({c.images, 1, c.tokens}), dqkv = empty_like(qkv);
       double flop = 4.0 * double(y.numel() * c.tokens);
-      std::string shape = named("%ldx%ldx%ld f32", c.images, c.tokens, c.channels);
-      flops("attention " + shape + " forward", flop, [&] { kernel::attention(y, lse, qkv, 1); });
-      flops("attention " + shape + " backward", 2.5 * flop, [&] { kernel::attention_backward(dqkv, qkv, y, lse, y, 1); });
+      std::string shape = named("%ldx%ldx%ld %s", c.images, c.tokens, c.channels, name_.c_str());
+      measure("attention " + shape + " forward", kGflops, flop, ceilings_.gflops(dtype_),
+              [&] { kernel::attention(y, lse, qkv, 1); });
+      measure("attention " + shape + " backward", kGflops, 2.5 * flop, ceilings_.gflops(dtype_),
+              [&] { kernel::attention_backward(dqkv, qkv, y, lse, y, 1); });
     }
   }
 
@@ -115,11 +125,11 @@ class Bench {
   void network(bool training) {
     nn::UNetConfig config = nn::UNetConfig::preset(options_.unet);
     nn::UNet unet(config, 1);
+    unet.set_precision(dtype_);
     unet.train(training);
-    nn::Arena arena(unet);
-    nn::OptimizerOptions optimizer_options;
+    std::optional<nn::Arena> arena;
     std::optional<nn::Optimizer> optimizer;
-    if (training) optimizer.emplace(arena, optimizer_options);
+    if (training) optimizer.emplace(arena.emplace(unet), nn::OptimizerOptions{});
     Tensor x = draw({options_.batch, config.size, config.size, config.channels}, 1);
     Generator generator{2};
     Tensor t = randint(0, 1000, {options_.batch}, generator).to(DType::f32);
@@ -130,82 +140,73 @@ class Bench {
         return;
       }
       Tensor noise = normal(x.shape(), DType::f32, generator);
-      arena.zero_grad();
+      arena->zero_grad();
       backward(mse_loss(unet.forward(x, t), noise));
       optimizer->step();
     };
+    Allocator& allocator = Allocator::of({});
     double flop = 0;
-    {   // one step under the profile counts its multiplications, one more after a warm-up is the cost table
+    std::vector<KernelCost> costs;
+    {
+      // A step counts as three forward passes: either gradient of a product is one more product of its size. What is
+      // computed twice to save memory is no more work done.
+      NoGrad no_grad;
+      Profile profile;
+      unet.forward(x, t);
+      for (const KernelCost& cost : profile.costs()) flop += (training ? 3 : 1) * cost.flops;
+    }
+    {
       work();
       Profile profile;
       work();
-      costs_ = profile.costs();
-      for (const KernelCost& cost : costs_) flop += cost.flops;
+      costs = profile.costs();
     }
-    Allocator& allocator = Allocator::of({});
     allocator.reset_peak();
     Timing timing = time_runs(options_.runs, work);
-    std::string name = named("%s %s, batch %ld f32", training ? "train step" : "noise prediction", options_.unet.c_str(), options_.batch);
-    Result result = make_result(name, "GFLOP/s", flop / 1e9, timing, ceilings_.fma_gflops);
+    std::string name = named("%s %s, batch %ld %s", training ? "train step" : "noise prediction", options_.unet.c_str(),
+                             options_.batch, name_.c_str());
+    Result result = make_result(name, kDirectGflops, flop / 1e9, timing, ceilings_.gflops(dtype_));
     result.images_per_s = double(options_.batch) / timing.median;
     result.peak_mib = double(allocator.stats().peak) / (1 << 20);
+    result.costs = costs;
     results_.push_back(result);
   }
 
   const BenchOptions& options_;
   const Ceilings& ceilings_;
+  DType dtype_ = DType::f32;
+  std::string name_;
   std::vector<Result> results_;
-  std::vector<KernelCost> costs_;
 };
-
-void print_profile(const std::vector<KernelCost>& costs) {
-  double total = 0;
-  for (const KernelCost& cost : costs) total += cost.seconds;
-  std::printf("\n%-28s %6s %10s %7s %10s %8s\n", "kernel, one step", "calls", "ms", "share", "GFLOP/s", "GB/s");
-  for (const KernelCost& cost : costs)
-    std::printf("%-28s %6ld %10.2f %6.1f%% %10.1f %8.1f\n", cost.name.c_str(), cost.calls, 1e3 * cost.seconds,
-                100 * cost.seconds / total, cost.flops / cost.seconds / 1e9, cost.bytes / cost.seconds / 1e9);
-  std::printf("%-28s %6s %10.2f\n", "all kernels", "", 1e3 * total);
-}
-
-nlohmann::json read_baseline(const std::string& path) {
-  io::Bytes bytes = io::read_file(path, 16 << 20);
-  nlohmann::json baseline = nlohmann::json::parse(bytes.begin(), bytes.end(), nullptr, false);
-  bool complete = baseline.is_object() && baseline.contains("results") && baseline["results"].is_array();
-  if (complete)
-    for (const auto& row : baseline["results"])
-      complete &= row.is_object() && row.contains("name") && row["name"].is_string() && row.contains("median") && row["median"].is_number();
-  if (!complete) fail(Error::Kind::data, path, ": is not the output of `mote bench --json`");
-  return baseline;
-}
 
 void run_bench(const BenchOptions& options) {
   if (options.batch < 1) fail(Error::Kind::usage, "--batch: needs at least 1, got ", options.batch);
   if (options.runs < 1) fail(Error::Kind::usage, "--runs: needs at least 1, got ", options.runs);
-  require_f32(options, "bench");
   std::vector<std::string> subjects;
   for (const std::string& what : options.what) {
     if (what == "all") subjects.insert(subjects.end(), kSubjects.begin(), kSubjects.end());
     else if (std::find(kSubjects.begin(), kSubjects.end(), what) != kSubjects.end()) subjects.push_back(what);
     else fail(Error::Kind::usage, "bench: no subject '", what, "'", did_you_mean(what, kSubjects), "; there are ", joined(kSubjects), ", all");
   }
-  nlohmann::json baseline;
+  std::optional<Baseline> baseline;
   if (!options.against.empty()) baseline = read_baseline(options.against);
   start(options);
+  Progress progress("bench", 0, int64_t(subjects.size()) + 1, "subject", options.quiet);
+  progress.update(0, "ceilings");
   Ceilings ceilings = measure_ceilings();
   Bench bench(options, ceilings);
-  for (const std::string& subject : subjects) bench.run(subject);
-
-  const nlohmann::json* against = options.against.empty() ? nullptr : &baseline;
-  if (options.json) {
-    std::printf("%s\n", to_json(ceilings, bench.results()).dump(2).c_str());
-    return;
+  for (size_t i = 0; i < subjects.size(); ++i) {
+    progress.update(int64_t(i) + 1, subjects[i]);
+    bench.run(subjects[i]);
   }
-  std::printf("ceilings: %.1f GFLOP/s f32 multiply-add, %.1f GB/s memory\n\n", ceilings.fma_gflops, ceilings.bandwidth_gbs);
-  std::fputs(table(bench.results(), against).c_str(), stdout);
-  for (const Result& result : bench.results())
-    if (result.images_per_s > 0) std::printf("%s: %.1f images/s\n", result.name.c_str(), result.images_per_s);
-  if (options.profile) print_profile(bench.costs());
+  progress.update(int64_t(subjects.size()) + 1);
+  progress.finish();
+
+  const Baseline* against = baseline ? &*baseline : nullptr;
+  if (options.json)
+    std::printf("%s\n", to_json(ceilings, bench.results(), against, options.profile).dump(2).c_str());
+  else
+    std::fputs(table(ceilings, bench.results(), against, options.profile).c_str(), stdout);
 }
 
 }  // namespace
@@ -213,13 +214,14 @@ void run_bench(const BenchOptions& options) {
 void add_bench_command(CLI::App& app) {
   static BenchOptions options;
   CLI::App& command = add_command(app, "bench", "measure speed against the ceilings of this machine",
-                                  "mote bench train --unet fmnist --batch 64 --profile", options, [] { run_bench(options); });
+                                  "mote bench train --unet fmnist --batch 64 --precision bf16 --profile", options, [] { run_bench(options); });
+  options.precision_flag = command.get_option("--precision")->description("f32 or bf16; left out, single ops run in both");
   command.add_option("what", options.what, "gemm, conv, norm, attention, train, sample or all");
   command.add_option("--unet", options.unet, "preset for train and sample")->capture_default_str();
   command.add_option("--batch", options.batch, "images a step for train and sample")->capture_default_str();
   command.add_option("--runs", options.runs, "timed runs of each case; the median is reported")->capture_default_str();
-  command.add_flag("--profile", options.profile, "cost of each kernel in the last train or sample step");
-  command.add_option("--against", options.against, "JSON of an earlier run to compare with");
+  command.add_flag("--profile", options.profile, "cost of each kernel in a train or sample step");
+  command.add_option("--against", options.against, "JSON of an earlier run to compare with, row by row");
 }
 
 }  // namespace mote::apps

@@ -185,7 +185,6 @@ void save_folder(const std::string& folder, const Tensor& images) {
 // ---- The command ---------------------------------------------------------------------------------------------------
 
 void run_sample(const SampleOptions& o) {
-  require_f32(o.common, "sample");
   check_usage(o);
   check_writable("--out", o.out);
   check_writable("--npy", o.npy);
@@ -218,6 +217,7 @@ void run_sample(const SampleOptions& o) {
   nn::UNet unet(checkpoint.unet, 0);
   unet.load_state(as_map(weights));
   unet.to(device);
+  unet.set_precision(precision_named(o.common.precision));
 
   watch_signals("\nmote: stopping\n");
   auto begun = std::chrono::steady_clock::now();
@@ -244,6 +244,7 @@ void run_sample(const SampleOptions& o) {
   for (const StepPlan& step : plan) json["timesteps"].push_back(step.step.t);
   json["class"] = o.class_text.empty() ? Json() : Json(o.class_text);
   json["weights"] = o.weights;
+  json["precision"] = o.common.precision;
   json["checkpoint"] = checkpoint.path;
   json["checkpoint_hash"] = checkpoint.hash;
   json["checkpoint_step"] = checkpoint.step;

@@ -16,10 +16,13 @@ void print_result(const TrainResult& result, bool json) {
                                   {"step", result.step},
                                   {"images", result.images},
                                   {"parameters", result.parameters},
+                                  {"precision", result.precision},
                                   {"loss", std::isfinite(result.loss) ? nlohmann::ordered_json(result.loss) : nullptr},
                                   {"seconds", result.seconds},
                                   {"images_per_s", result.images_per_s},
                                   {"peak_mib", double(result.peak_bytes) / (1 << 20)},
+                                  {"plan_mib", double(result.plan_bytes) / (1 << 20)},
+                                  {"step_mib", double(result.step_bytes) / (1 << 20)},
                                   {"checkpoint", result.checkpoint},
                                   {"checkpoint_hash", result.checkpoint_hash},
                                   {"report", result.report},
@@ -49,6 +52,7 @@ void add_train_command(CLI::App& app) {
         for (const auto& [name, option] : *names)
           if (option->count() > 0) job->given.push_back(name);
         job->config.seed = job->common.seed;
+        job->config.precision = job->common.precision;
         TrainResult result = train(*job);
         print_result(result, job->common.json);
         if (result.signal) throw Exit{128 + result.signal};
@@ -62,13 +66,14 @@ void add_train_command(CLI::App& app) {
   names->emplace_back("seed", command.get_option("--seed"));
   for_each_key(job->config, [&](const std::string& name, auto& member, Key, const char* help, const char* section) {
     CLI::Option* option = nullptr;
-    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, bool>) {
-      option = command.add_flag("--" + name, member, help);
+    if (section == kCommonSection) {
+      option = command.get_option("--" + name);
+    } else if constexpr (std::is_same_v<std::decay_t<decltype(member)>, bool>) {
+      option = command.add_flag("--" + name, member, help)->group(section);
     } else {
-      option = command.add_option("--" + name, member, help);
+      option = command.add_option("--" + name, member, help)->group(section);
       if (name != "dropout") option->capture_default_str();
     }
-    option->group(section);
     names->emplace_back(name, option);
   });
 }

@@ -112,8 +112,7 @@ CLI::App& add_command(CLI::App& parent, const std::string& name, const std::stri
   command->add_flag("--json", common.json, "the result as one JSON object on stdout")->group(group);
   command->callback([command, &common, run = std::move(run)] {
     apply_config(*command, common.config);
-    if (common.precision != "f32" && common.precision != "bf16")
-      fail(Error::Kind::usage, "--precision: '", common.precision, "' is not known; f32 and bf16 are");
+    precision_named(common.precision);
     if (common.threads < 0 || common.threads > 4096 || (common.threads == 0 && command->count("--threads") > 0))
       fail(Error::Kind::usage, "--threads: must be 1 to 4096, got ", common.threads);
     run();
@@ -146,10 +145,10 @@ Device start(const CommonOptions& common) {
   return device;
 }
 
-void require_f32(const CommonOptions& common, const std::string& command) {
-  if (common.precision != "f32")
-    fail(Error::Kind::usage, "--precision ", common.precision, ": 'mote ", command,
-         "' computes in f32 only in this version; leave the flag out or give --precision f32");
+DType precision_named(const std::string& name) {
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  fail(Error::Kind::usage, "--precision: '", name, "' is not known; f32 and bf16 are");
 }
 
 void set_command_line(int argc, char** argv) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tensor/device.h"
+#include "tensor/dtype.h"
 
 namespace CLI {
 class App;
@@ -38,8 +39,8 @@ CLI::App& add_command(CLI::App& parent, const std::string& name, const std::stri
 /// Sets the number of threads and returns the device. "auto" takes cuda:0 if it is usable, else the CPU; an explicit
 /// device never falls back: Error(resource) if it cannot be used, Error(usage) if it is not a device at all.
 Device start(const CommonOptions& common);
-/// Error(usage) unless --precision is f32: for commands that have no other.
-void require_f32(const CommonOptions& common, const std::string& command);
+/// What a network computes in with --precision f32 or bf16 (nn::UNet::set_precision). Error(usage) for any other word.
+DType precision_named(const std::string& name);
 
 /// The command line as it was typed, quoted for a shell; main sets it, sidecars and reports show it.
 void set_command_line(int argc, char** argv);

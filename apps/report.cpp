@@ -11,6 +11,7 @@
 #include "apps/checkpoint.h"
 #include "apps/common.h"
 #include "apps/svg.h"
+#include "apps/train_config.h"
 #include "tensor/io/file.h"
 
 namespace mote::apps {
@@ -186,6 +187,7 @@ void add_numbers(Page& page, const std::string& folder, const Log& log) {
     page.number("data", c.data + " (" + count_text(c.data_count) + ")");
     page.number("image", concat_text(c.unet.size, " x ", c.unet.size, " x ", c.unet.channels));
     page.number("schedule, T", c.schedule + ", " + count_text(c.T));
+    if (!c.train.empty()) page.number("precision", train_config_from_json(c.train).precision);
     page.number("seed", std::to_string(c.seed));
     page.number("checkpoint", bytes_text(summary.bytes));
     page.number("checkpoint hash", c.hash);

@@ -63,6 +63,7 @@ void validate(const TrainConfig& c) {
   require(std::isfinite(c.weight_decay) && c.weight_decay >= 0, "weight-decay", c.weight_decay, "0 or more");
   require(std::isfinite(c.clip) && c.clip >= 0, "clip", c.clip, "0 (no clipping) or more");
   require(c.ema >= 0 && c.ema < 1, "ema", c.ema, "0 (none) or more, and below 1");
+  precision_named(c.precision);
   require(c.log_every >= 1, "log-every", c.log_every, "1 or more");
   require(c.save_every >= 0, "save-every", c.save_every, "0 (only at the end) or more");
   require(c.sample_every >= 0, "sample-every", c.sample_every, "0 (only at the end) or more");
@@ -125,6 +126,7 @@ TrainConfig train_config_from_json(const std::string& text) {
   std::set<std::string> known{"seed"};
   try {
     Json json = Json::parse(text);
+    json.emplace("precision", "f32");   // files from before there was a choice do not have it
     for_each_key(config, [&](const char* name, auto& value, Key, const char*, const char*) {
       json.at(name).get_to(value);
       known.insert(name);

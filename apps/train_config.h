@@ -35,6 +35,7 @@ struct TrainConfig {
   int64_t warmup = 0;
   std::string lr_schedule = "constant";
   double weight_decay = 0, clip = 1, ema = 0.9999;
+  std::string precision = "f32";  // --precision, a common flag
   uint64_t seed = 0;              // --seed, a common flag
   // what is written and when; 0: only at the end (samples, saves)
   int64_t log_every = 10, save_every = 500, sample_every = 500;
@@ -49,6 +50,8 @@ enum class Key {
   custom,    // as numbers; only means something with --unet custom
   free,      // changes no weight
 };
+
+inline constexpr const char* kCommonSection = "Common";   // of flags that every command has
 
 /// Calls fn(name, member, Key, help, section) for every key, in the order of --help. The name is the flag without "--".
 template <class Config, class Fn>
@@ -89,6 +92,7 @@ void for_each_key(Config& c, Fn&& fn) {
   fn("sample-every", c.sample_every, Key::free, "steps between sample grids (0: only at the end)", output);
   fn("sample-count", c.sample_count, Key::free, "images in a sample grid (0: no grids)", output);
   fn("sample-steps", c.sample_steps, Key::free, "ddim steps of a sample grid", output);
+  fn("precision", c.precision, Key::numbers, "", kCommonSection);
 }
 
 /// Error(usage) naming the flag for every value outside its range.

@@ -9,6 +9,7 @@
 
 #include "apps/dataset.h"
 #include "apps/draw.h"
+#include "apps/memory_plan.h"
 #include "apps/progress.h"
 #include "apps/report.h"
 #include "apps/run_dir.h"
@@ -33,7 +34,6 @@ void check_job(const TrainJob& job) {
   if (job.resume && job.overwrite)
     fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
   if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
-  require_f32(job.common, "train");
   if (job.resume) return;   // the network is that of the run; merge_for_resume compares the flags
   for (const char* name : {"base", "mult", "blocks", "attention", "heads"})
     if (given(name) && job.config.unet != "custom")
@@ -115,6 +115,7 @@ class Trainer {
   nn::UNet unet_;
   std::optional<nn::Arena> arena_;
   std::optional<nn::Optimizer> optimizer_;
+  std::optional<MemoryPlan> plan_;   // if there is a step to do
   std::optional<BatchLoader> loader_;
   Progress progress_;
 
@@ -139,6 +140,7 @@ Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainCon
       progress_("train", from ? from->step : 0, config.steps, "step", job.common.quiet) {
   config_.dropout = unet_.config().dropout;
   unet_.set_recompute(config_.recompute);
+  unet_.set_precision(precision_named(config_.precision));
   if (config_.sample_count > 0)
     plan_sampler(schedule_, {.name = "ddim", .steps = std::min(config_.sample_steps, config_.T)});
   if (from) {
@@ -174,20 +176,29 @@ Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainCon
 void Trainer::say_plan() const {
   if (job_.common.quiet) return;
   const nn::UNetConfig& unet = unet_.config();
-  int64_t weights = unet_.parameter_count() * 4;
-  int64_t image = unet.size * unet.size * unet.channels;
   std::fprintf(stderr, "data       %s: %s images of %lldx%lldx%lld%s\n", data_.name.c_str(),
                count_text(data_.count()).c_str(), static_cast<long long>(unet.size), static_cast<long long>(unet.size),
                static_cast<long long>(unet.channels),
                unet.classes > 0 ? concat_text(", ", unet.classes, " classes").c_str() : "");
-  std::fprintf(stderr, "network    %s: %s parameters, predicts %s; %s schedule, T %lld\n", config_.unet.c_str(),
-               count_text(unet_.parameter_count()).c_str(), name_of(prediction_), config_.schedule.c_str(),
-               static_cast<long long>(config_.T));
-  std::fprintf(stderr, "memory     weights %s, gradients %s, moments %s, average %s, images %s, batch of %lld %s; "
-               "activations are measured in the first step\n",
-               bytes_text(weights).c_str(), bytes_text(weights).c_str(), bytes_text(2 * weights).c_str(),
-               bytes_text(config_.ema > 0 ? weights : 0).c_str(), bytes_text(data_.images.nbytes()).c_str(),
-               static_cast<long long>(config_.batch), bytes_text(4 * config_.batch * image * 4).c_str());
+  std::fprintf(stderr, "network    %s: %s parameters, predicts %s; %s schedule, T %lld; computes in %s\n",
+               config_.unet.c_str(), count_text(unet_.parameter_count()).c_str(), name_of(prediction_),
+               config_.schedule.c_str(), static_cast<long long>(config_.T), config_.precision.c_str());
+  if (plan_) {
+    std::string parts;
+    auto part = [&](const char* name, int64_t bytes) {
+      if (bytes > 0) parts += concat_text(parts.empty() ? "" : ", ", name, " ", bytes_text(bytes));
+    };
+    part("weights", plan_->weights);
+    part("bf16 copy", plan_->working);
+    part("gradients", plan_->gradients);
+    part("moments", plan_->moments);
+    part("average", plan_->average);
+    part("data", plan_->others);
+    part("batches", plan_->batches);
+    part("activations", plan_->activations);
+    part("workspace", plan_->workspace);
+    std::fprintf(stderr, "memory     %s at the peak of a step: %s\n", bytes_text(plan_->peak()).c_str(), parts.c_str());
+  }
   std::fprintf(stderr, "run        %s, steps %lld to %lld on %s\n", run_.path().c_str(), static_cast<long long>(step_ + 1),
                static_cast<long long>(config_.steps), concat_text(device_).c_str());
 }
@@ -326,6 +337,9 @@ TrainResult Trainer::run() {
   std::filesystem::create_directories(run_.file("samples"));
   io::write_file_atomic(run_.file("config.toml"), to_toml(config_));
   run_.truncate_log(step_);
+  Allocator& allocator = Allocator::of(device_);
+  int64_t loaded_peak = allocator.stats().peak, step_peak = 0;
+  if (step_ < config_.steps) plan_ = plan_memory(unet_, *arena_, *optimizer_, config_.batch, device_);
   say_plan();
   watch_signals("\nmote: finishing this step and saving; once more to stop at once\n");
   Clock::time_point begun = Clock::now();
@@ -333,14 +347,15 @@ TrainResult Trainer::run() {
     loader_.emplace(data_, config_.batch, config_.seed, config_.flip, step_);
   else
     progress_.say(concat_text("the run already has its ", step_, " steps; a larger --steps would continue it"));
-  bool first = true;
+  allocator.reset_peak();   // from here on it is that of steps, not of loading or planning
   try {
     while (step_ < config_.steps && !stop_signal()) {
       step();
-      if (first)
+      if (step_peak == 0) {
+        step_peak = allocator.stats().peak;
         progress_.say(concat_text("the first step took ", seconds_text(trained_seconds_), ", memory at its peak ",
-                                  bytes_text(Allocator::of(device_).stats().peak)));
-      first = false;
+                                  bytes_text(step_peak)));
+      }
       progress_.update(step_, loss_text());
       if (due(config_.log_every) || step_ == config_.steps) log();
       if (due(config_.save_every)) save();
@@ -362,7 +377,10 @@ TrainResult Trainer::run() {
   result.step = step_;
   result.images = step_ * config_.batch;
   result.parameters = unet_.parameter_count();
-  result.peak_bytes = Allocator::of(device_).stats().peak;
+  result.precision = config_.precision;
+  result.peak_bytes = std::max(loaded_peak, allocator.stats().peak);
+  result.plan_bytes = plan_ ? plan_->peak() : 0;
+  result.step_bytes = step_peak;
   result.loss = shown_loss_;
   result.seconds = seconds_since(begun);
   result.images_per_s = trained_steps_ > 0 ? double(trained_steps_ * config_.batch) / trained_seconds_ : 0;

@@ -21,8 +21,10 @@ struct TrainJob {
 };
 
 struct TrainResult {
-  std::string run, checkpoint, checkpoint_hash, report;
-  int64_t step = 0, images = 0, parameters = 0, peak_bytes = 0;
+  std::string run, checkpoint, checkpoint_hash, report, precision;
+  int64_t step = 0, images = 0, parameters = 0;
+  int64_t peak_bytes = 0;                           // of tensors, in the whole run
+  int64_t plan_bytes = 0, step_bytes = 0;           // the planned and the measured peak of a step; 0 if there was none
   double loss = 0, seconds = 0, images_per_s = 0;   // loss: mean since the last log record
   int signal = 0;                                   // that ended the run early
 };

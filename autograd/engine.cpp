@@ -10,6 +10,11 @@ namespace mote {
 
 void watch_output(const char* op, const Tensor& y);
 
+struct Remake {
+  std::function<Tensor()> make;
+  int links;   // remade inputs that `make` goes through
+};
+
 namespace {
 
 thread_local bool recording_off = false;
@@ -77,6 +82,8 @@ Tensor sum_of(const Tensor& a, const Tensor& b) {
 void add_to_leaf(Node& leaf, Tensor gradient) {
   if (leaf.grad.defined())
     kernel::accumulate(leaf.grad, gradient);   // the buffer is the leaf's own, even where it is a view into an arena
+  else if (gradient.dtype() != leaf.dtype)
+    leaf.grad = gradient.to(leaf.dtype);
   else
     leaf.grad = gradient.use_count() == 1 ? std::move(gradient) : gradient.clone();
 }
@@ -117,8 +124,9 @@ Grads run(Node& node, Tensor dy) {
     const Tensor& gradient = gradients[i];
     if (!gradient.defined() || !node.inputs[i]) continue;
     const Node& input = *node.inputs[i];
-    check(gradient.shape() == input.shape && gradient.dtype() == input.dtype, node.op, ": its backward returned ",
-          describe(gradient), " as the gradient of input ", i, ", which is ", input.dtype, input.shape);
+    bool fits = gradient.dtype() == input.dtype || (input.has_stand_in && is_floating(gradient.dtype()));
+    check(gradient.shape() == input.shape && fits, node.op, ": its backward returned ", describe(gradient),
+          " as the gradient of input ", i, ", which is ", input.dtype, input.shape);
   }
   return gradients;
 }
@@ -150,6 +158,14 @@ void Tensor::set_grad(const Tensor& grad) {
           "set_grad: the gradient must have the tensor's shape, dtype and device: tensor is ", describe(*this), " on ",
           device_, ", gradient is ", describe(grad), " on ", grad.device());
   node_->grad = grad.defined() ? grad.detach() : Tensor();
+}
+
+Tensor stand_in(Tensor copy, const Tensor& leaf) {
+  check(leaf.node() && leaf.node()->is_leaf && copy.shape() == leaf.shape() && is_floating(copy.dtype()),
+        "stand_in: needs a floating copy of a leaf: copy is ", describe(copy), ", leaf is ", describe(leaf));
+  leaf.node()->has_stand_in = true;
+  copy.set_node(leaf.node());
+  return copy;
 }
 
 Tensor Tensor::detach() const {
@@ -193,14 +209,35 @@ Tensor record(const char* op, Tensor y, const std::vector<Tensor>& inputs, Backw
   return record_range(op, std::move(y), inputs.data(), inputs.size(), std::move(backward));
 }
 
-Saved::Saved(const Tensor& tensor) : tensor_(tensor.detach()), version_(tensor.defined() ? tensor.version() : 0) {}
+Saved::Saved(const Tensor& tensor) {
+  if (tensor.node() && tensor.node()->remake) {
+    remake_ = tensor.node()->remake;
+    return;
+  }
+  tensor_ = tensor.detach();
+  version_ = tensor.defined() ? tensor.version() : 0;
+}
 
-const Tensor& Saved::get() const {
+Tensor Saved::get() const {
+  if (remake_) return remake_->make();
   if (tensor_.defined())
     check(tensor_.version() == version_, running_op ? running_op : "Saved", ": a tensor saved for backward, ",
           describe(tensor_), ", was overwritten in place after the forward pass (version ", tensor_.version(),
           ", saved at version ", version_, ")");
   return tensor_;
+}
+
+Tensor remade(Tensor y, std::function<Tensor()> make) {
+  if (y.node()) y.node()->remake = std::make_shared<Remake>(Remake{std::move(make), 0});
+  return y;
+}
+
+Tensor remade(Tensor y, const Tensor& link, std::function<Tensor()> make) {
+  constexpr int kMostLinks = 4;   // each is work in backward and a level of recursion when it is destroyed
+  const Remake* before = link.node() ? link.node()->remake.get() : nullptr;
+  if (y.node() && before && before->links < kMostLinks)
+    y.node()->remake = std::make_shared<Remake>(Remake{std::move(make), before->links + 1});
+  return y;
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ namespace mote {
 
 using Grads = std::vector<Tensor>;   // one an input, undefined where there is none
 using BackwardFn = std::function<Grads(const Tensor& dy)>;
+struct Remake;
 
 /// What a tensor remembers of how it was made. A leaf has no backward and keeps its gradient.
 struct Node {
@@ -22,10 +23,12 @@ struct Node {
   uint64_t number = 0;
   std::vector<std::shared_ptr<Node>> inputs;   // null where an input needs no gradient
   BackwardFn backward;
+  std::shared_ptr<const Remake> remake;        // null: the output is kept where it is needed (remade)
   Tensor grad;
   Shape shape;
   DType dtype = DType::f32;
   bool is_leaf = false;
+  bool has_stand_in = false;   // a leaf that may be read in another dtype, and so get gradients of that dtype
   bool consumed = false;   // backward has run and freed what it kept
   ~Node();                 // iterative: a graph of a million nodes does not overflow the stack
 };
@@ -37,16 +40,29 @@ Tensor record(const char* op, Tensor y, const std::vector<Tensor>& inputs, Backw
 
 /// A tensor kept for backward: without its record, so that graphs cannot form cycles. get() throws Error if the
 /// storage has been written since (an in-place update between forward and backward would give wrong gradients).
+/// Of a result that was declared remade(), get() makes a fresh one each time.
 class Saved {
  public:
   Saved() = default;
   explicit Saved(const Tensor& tensor);
-  const Tensor& get() const;
+  Tensor get() const;
 
  private:
   Tensor tensor_;
   uint64_t version_ = 0;
+  std::shared_ptr<const Remake> remake_;
 };
+
+/// Declares that `make` gives the recorded result y again, bit for bit, cheaply and from tensors that are smaller or
+/// kept anyway: what saves y for its backward keeps `make` instead. Returns y. For an op that passes a remade input on,
+/// such as a reshape, `link` is that input: nothing is declared unless it is remade itself, through few links.
+Tensor remade(Tensor y, std::function<Tensor()> make);
+Tensor remade(Tensor y, const Tensor& link, std::function<Tensor()> make);
+
+/// `copy`, the values of a leaf in another dtype, as a tensor to compute with in its place: what backward finds for it is
+/// added to the grad of the leaf, in the dtype of the leaf. The caller keeps the copy equal to the leaf.
+/// Throws Error unless leaf is one, and copy is floating and of its shape.
+Tensor stand_in(Tensor copy, const Tensor& leaf);
 
 /// Adds d(loss)/d(leaf) to the grad of every leaf that `loss` depends on. `dloss` defaults to 1 and must be given
 /// unless loss has one element. What the records keep is freed as the walk goes: a second call on the same graph is

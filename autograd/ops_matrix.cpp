@@ -121,13 +121,13 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   return record("conv2d", y, {x, w, bias, shift, residual},
                 [=, shape_x = x.shape(), shape_w = w.shape()](const Tensor& dy) -> Grads {
                   Tensor dx, dw, dbias, dshift, dresidual;
+                  if (need_w) {   // first: an x that is made again is gone before dx is made
+                    dw = empty(shape_w, dy.dtype(), dy.device());
+                    kernel::conv2d_dw(dw, x_.get(), dy, spec);
+                  }
                   if (need_x) {
                     dx = empty(shape_x, dy.dtype(), dy.device());
                     kernel::conv2d_dx(dx, dy, w_.get(), spec);
-                  }
-                  if (need_w) {
-                    dw = empty(shape_w, dy.dtype(), dy.device());
-                    kernel::conv2d_dw(dw, x_.get(), dy, spec);
                   }
                   if (need_bias) dbias = sum_to(dy, {channels});
                   if (need_shift) dshift = sum_to(dy, {images, 1, 1, channels}).view({images, channels});

@@ -52,9 +52,14 @@ Tensor group_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, int6
 
   bool need_x = x.needs_grad(), need_gamma = gamma.needs_grad(), need_beta = beta.needs_grad();
   if (!need_x && !need_gamma && !need_beta) return y;
-  return record("group_norm", y, {x, gamma, beta},
-                [=, x_ = Saved(x), mean_ = Saved(mean), rstd_ = Saved(rstd), gamma_ = Saved(gamma),
-                 beta_ = Saved(beta)](const Tensor& dy) -> Grads {
+  Saved x_(x), gamma_(gamma), beta_(beta);
+  auto again = [=, statistics = mean.shape()] {
+    Tensor x = x_.get(), y = empty_like(x), mean = empty(statistics, compute_dtype(x), x.device()), rstd = empty_like(mean);
+    kernel::group_norm(y, mean, rstd, x, gamma_.get(), beta_.get(), groups, eps, silu);
+    return y;
+  };
+  y = record("group_norm", y, {x, gamma, beta},
+                [=, mean_ = Saved(mean), rstd_ = Saved(rstd)](const Tensor& dy) -> Grads {
                   Tensor dx, dgamma, dbeta;
                   if (need_x) dx = empty_like(dy);
                   if (need_gamma) dgamma = empty_like(gamma_.get());
@@ -63,6 +68,7 @@ Tensor group_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, int6
                                               beta_.get(), groups, silu);
                   return {dx, dgamma, dbeta};
                 });
+  return remade(y, again);
 }
 
 Tensor softmax(const Tensor& x) { return softmax_as("softmax", x, false); }
@@ -95,10 +101,16 @@ Tensor upsample_nearest(const Tensor& x, int64_t factor) {
   check(factor >= 1, "upsample_nearest: factor must be at least 1, got ", factor);
   Tensor y = empty({x.size(0), x.size(1) * factor, x.size(2) * factor, x.size(3)}, x.dtype(), x.device());
   kernel::upsample_nearest(y, x, factor);
-  return record("upsample_nearest", y, {x}, [factor, shape = x.shape()](const Tensor& dy) -> Grads {
+  y = record("upsample_nearest", y, {x}, [factor, shape = x.shape()](const Tensor& dy) -> Grads {
     Tensor dx = empty(shape, dy.dtype(), dy.device());
     kernel::upsample_nearest_backward(dx, dy, factor);
     return {dx};
+  });
+  if (!y.needs_grad()) return y;
+  return remade(y, [x_ = Saved(x), factor, shape = y.shape()] {
+    Tensor x = x_.get(), y = empty(shape, x.dtype(), x.device());
+    kernel::upsample_nearest(y, x, factor);
+    return y;
   });
 }
 

@@ -202,11 +202,13 @@ Tensor dropout(const Tensor& x, double p, Generator& generator) {
   Tensor y = empty_like(x);
   kernel::dropout(y, x, p, seed, offset);
   generator.offset += uint64_t(x.numel() + 3) / 4;
-  return record("dropout", y, {x}, [p, seed, offset](const Tensor& dy) -> Grads {
-    Tensor dx = empty_like(dy);
-    kernel::dropout(dx, dy, p, seed, offset);
-    return {dx};
-  });
+  auto masked = [p, seed, offset](const Tensor& x) {
+    Tensor y = empty_like(x);
+    kernel::dropout(y, x, p, seed, offset);
+    return y;
+  };
+  y = record("dropout", y, {x}, [masked](const Tensor& dy) -> Grads { return {masked(dy)}; });
+  return remade(y, x, [masked, x_ = Saved(x)] { return masked(x_.get()); });
 }
 
 }  // namespace mote

@@ -56,8 +56,9 @@ Tensor reshape_to(const Tensor& x, Sizes sizes) {
         list_text(sizes));
   check(sizes.size() <= size_t(kMaxAxes), "reshape: at most ", kMaxAxes, " axes, asked for ", list_text(sizes));
   if (open) *open = x.numel() / known;
-  return record("reshape", x.view(Shape(sizes)), {x},
-                [shape = x.shape()](const Tensor& dy) -> Grads { return {dy.view(shape)}; });
+  Tensor y = record("reshape", x.view(Shape(sizes)), {x},
+                    [shape = x.shape()](const Tensor& dy) -> Grads { return {dy.view(shape)}; });
+  return y.needs_grad() ? remade(y, x, [x_ = Saved(x), shape = y.shape()] { return x_.get().view(shape); }) : y;
 }
 
 Tensor permute_as(const char* op, const Tensor& x, const std::vector<int>& order) {

@@ -34,7 +34,7 @@ Linear::Linear(int64_t in, int64_t out, const Init& init, double scale)
 
 Tensor Linear::forward(const Tensor& x) const {
   Scope scope(name());
-  return linear(x, cast_like(weight_, x), cast_like(bias_, x));
+  return linear(x, weight_.in(x.dtype()), bias_.in(x.dtype()));
 }
 
 Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Init& init, double scale)
@@ -49,7 +49,7 @@ Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dSpec& spec, 
 
 Tensor Conv2d::forward(const Tensor& x, const Tensor& shift, const Tensor& residual) const {
   Scope scope(name());
-  return conv2d(x, cast_like(weight_, x), cast_like(bias_, x), spec_, shift, residual);
+  return conv2d(x, weight_.in(x.dtype()), bias_.in(x.dtype()), spec_, shift, residual);
 }
 
 GroupNorm::GroupNorm(int64_t channels, int64_t groups, double eps)
@@ -63,7 +63,7 @@ GroupNorm::GroupNorm(int64_t channels, int64_t groups, double eps)
 
 Tensor GroupNorm::forward(const Tensor& x, bool silu) const {
   Scope scope(name());
-  return group_norm(x, cast_like(weight_, x), cast_like(bias_, x), groups_, eps_, silu);
+  return group_norm(x, weight_.in(x.dtype()), bias_.in(x.dtype()), groups_, eps_, silu);
 }
 
 Dropout::Dropout(double p) : p_(p) { check(p >= 0 && p < 1, "Dropout: the rate must be in [0, 1), got ", p); }
@@ -78,7 +78,7 @@ Embedding::Embedding(int64_t count, int64_t width, const Init& init)
 
 Tensor Embedding::forward(const Tensor& ids, DType dtype) const {
   Scope scope(name());
-  Tensor rows = embedding(weight_, ids);
+  Tensor rows = embedding(weight_.value, ids);   // a few rows: cast after the lookup
   return rows.dtype() == dtype ? rows : cast(rows, dtype);
 }
 
@@ -105,12 +105,17 @@ Tensor AttentionBlock::forward(const Tensor& x) const {
   int64_t images = x.size(0), tokens = x.size(1) * x.size(2), channels = x.size(3);
   Tensor h = reshape(norm_.forward(x), {images, tokens, channels});
   // One product for q, k and v: joining the weights copies 3 C^2 numbers, the product reads images * tokens rows once.
-  Tensor weight = concat({q_.weight(), k_.weight(), v_.weight()}, 1);
-  Tensor bias = concat({q_.bias(), k_.bias(), v_.bias()}, 0);
-  h = attention(linear(h, cast_like(weight, x), cast_like(bias, x)), heads_);
+  DType dtype = x.dtype();
+  Tensor weight = concat({q_.weight().in(dtype), k_.weight().in(dtype), v_.weight().in(dtype)}, 1);
+  Tensor bias = concat({q_.bias().in(dtype), k_.bias().in(dtype), v_.bias().in(dtype)}, 0);
+  // q | k | v is three times as wide as what it is made from, and a small product: made again in backward, not kept.
+  Tensor qkv = remade(linear(h, weight, bias), [h_ = Saved(h), weight_ = Saved(weight), bias_ = Saved(bias)] {
+    return linear(h_.get(), weight_.get(), bias_.get());
+  });
+  h = attention(qkv, heads_);
   // The projection as a 1x1 convolution: the same product, whose epilogue adds x without another pass over memory.
-  Tensor proj = reshape(cast_like(proj_.weight(), x), {1, 1, channels, channels});
-  return conv2d(reshape(h, x.shape()), proj, cast_like(proj_.bias(), x), Conv2dSpec{}, {}, x);
+  Tensor proj = reshape(proj_.weight().in(dtype), {1, 1, channels, channels});
+  return conv2d(reshape(h, x.shape()), proj, proj_.bias().in(dtype), Conv2dSpec{}, {}, x);
 }
 
 ResBlock::ResBlock(int64_t in, int64_t out, int64_t time_width, double dropout, const Init& init)

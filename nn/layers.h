@@ -1,6 +1,6 @@
 // layers.h - the layers a UNet is built from. Each is a Module with a forward.
-// Activations decide the precision: a layer casts its f32 master weights to the dtype of its input, so bf16 images give
-// a bf16 forward pass whose weight gradients come back as f32. Initial values come from an Init given in.
+// Activations decide the precision: a layer reads its f32 master weights in the dtype of its input (Parameter::in), so
+// bf16 images give a bf16 forward pass whose weight gradients arrive in f32. Initial values come from an Init given in.
 #pragma once
 #include <algorithm>
 #include <optional>
@@ -28,11 +28,6 @@ class Init {
   Generator stream_;
 };
 
-/// The parameter in the dtype of activation x.
-inline Tensor cast_like(const Tensor& parameter, const Tensor& x) {
-  return parameter.dtype() == x.dtype() ? parameter : cast(parameter, x.dtype());
-}
-
 // ---- Layers of one op ----------------------------------------------------------------------------------------------
 
 /// y = x w + b over the last axis; weight [C, K], bias [K].
@@ -40,11 +35,11 @@ class Linear : public Module {
  public:
   Linear(int64_t in, int64_t out, const Init& init, double scale = 1.0);
   Tensor forward(const Tensor& x) const;
-  const Tensor& weight() const { return weight_; }
-  const Tensor& bias() const { return bias_; }
+  const Parameter& weight() const { return weight_; }
+  const Parameter& bias() const { return bias_; }
 
  private:
-  Tensor &weight_, &bias_;
+  Parameter &weight_, &bias_;
 };
 
 /// weight [k, k, Cin, Cout], bias [Cout]; padded to keep the size unless a spec is given.
@@ -57,7 +52,7 @@ class Conv2d : public Module {
 
  private:
   Conv2dSpec spec_;
-  Tensor &weight_, &bias_;
+  Parameter &weight_, &bias_;
 };
 
 /// gamma = 1, beta = 0 at the start; named weight and bias.
@@ -71,7 +66,7 @@ class GroupNorm : public Module {
  private:
   int64_t groups_;
   double eps_;
-  Tensor &weight_, &bias_;
+  Parameter &weight_, &bias_;
 };
 
 /// Active in training mode only.
@@ -91,7 +86,7 @@ class Embedding : public Module {
   Tensor forward(const Tensor& ids, DType dtype = DType::f32) const;
 
  private:
-  Tensor& weight_;
+  Parameter& weight_;
 };
 
 // ---- Blocks --------------------------------------------------------------------------------------------------------

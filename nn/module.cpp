@@ -2,15 +2,43 @@
 
 #include <algorithm>
 
+#include "autograd/engine.h"
+
 namespace mote::nn {
+
+// ---- Parameters ----------------------------------------------------------------------------------------------------
+
+const Tensor& WorkingCopy::in(DType dtype) {
+  bool fits = copy_.defined() && copy_.dtype() == dtype;
+  if (fits && version_ == weights_.version()) return copy_;
+  if (!fits) copy_ = empty(weights_.shape(), dtype, weights_.device());
+  copy_.copy_(weights_);   // a write that a graph recorded with the old weights notices (Saved)
+  version_ = weights_.version();
+  return copy_;
+}
+
+Parameter::Parameter(std::string name, const Tensor& value) : name(std::move(name)) { set(value); }
+
+void Parameter::set(const Tensor& other) {
+  value = other.detach();
+  value.requires_grad();
+  copy = std::make_shared<WorkingCopy>(value);
+  offset = 0;
+}
+
+Tensor Parameter::in(DType dtype) const {
+  if (value.dtype() == dtype) return value;
+  const Tensor& all = copy->in(dtype);
+  Tensor view = all.view({all.numel()}).rows(offset, offset + value.numel()).view(value.shape());
+  return value.needs_grad() ? stand_in(view, value) : view;
+}
 
 // ---- The tree ------------------------------------------------------------------------------------------------------
 
-Tensor& Module::add_parameter(const std::string& name, Tensor value) {
+Parameter& Module::add_parameter(const std::string& name, const Tensor& value) {
   check(value.defined() && is_floating(value.dtype()), "Module::add_parameter: '", name, "' must be a floating tensor");
   check_fresh(name);
-  parameters_.push_back({name, value.detach(), {}});
-  return parameters_.back().value.requires_grad();
+  return parameters_.emplace_back(name, value);
 }
 
 void Module::adopt(const std::string& name, Module& child) {
@@ -39,7 +67,7 @@ NamedTensors Module::parameters() const {
   return all;
 }
 
-std::vector<std::pair<std::string, Module::Parameter*>> Module::slots() {
+std::vector<std::pair<std::string, Parameter*>> Module::slots() {
   std::vector<std::pair<std::string, Parameter*>> all;
   walk(*this, "", [&](const std::string& name, Parameter& parameter) { all.emplace_back(name, &parameter); });
   return all;
@@ -90,10 +118,7 @@ void Module::convert_parameters(const char* op, const Convert& convert) {
   std::vector<std::pair<std::string, Parameter*>> all = slots();
   for (auto& [name, parameter] : all)
     check(parameter->arena.expired(), op, ": '", name, "' lies in an Arena; convert the module before making one");
-  for (auto& [name, parameter] : all) {
-    parameter->value = convert(parameter->value.detach());
-    parameter->value.requires_grad();
-  }
+  for (auto& [name, parameter] : all) parameter->set(convert(parameter->value.detach()));
 }
 
 void Module::to(Device device) {

@@ -15,6 +15,34 @@ namespace mote::nn {
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;   // in registration order
 
+/// Weights in another dtype, for layers whose activations are of it. The copy follows the weights: whoever asks first
+/// after they have been written (Tensor::version) converts all of them in one pass.
+class WorkingCopy {
+ public:
+  explicit WorkingCopy(const Tensor& weights) : weights_(weights.detach()) {}
+  const Tensor& in(DType dtype);   // laid out like the weights
+
+ private:
+  Tensor weights_, copy_;
+  uint64_t version_ = 0;   // of the weights that copy_ was made from
+};
+
+/// A learnt tensor of a Module: the master weights, and what layers read of them.
+struct Parameter {
+  Parameter(std::string name, const Tensor& value);
+  /// The value in the dtype of a layer's activations: itself, or a view of the working copy. Either is differentiated
+  /// into value.grad(), in the dtype of the value.
+  Tensor in(DType dtype) const;
+  /// Replaces the value and drops its gradient.
+  void set(const Tensor& other);
+
+  std::string name;
+  Tensor value;                        // a leaf
+  std::shared_ptr<WorkingCopy> copy;   // of this value alone, or of the Arena that holds it, from `offset` on
+  int64_t offset = 0;
+  std::weak_ptr<const void> arena;     // expired unless an Arena holds the memory
+};
+
 class Module {
  public:
   Module() = default;
@@ -47,7 +75,7 @@ class Module {
   explicit Module(std::string name) : name_(std::move(name)) {}
 
   /// Registers and returns a parameter: a leaf that needs a gradient. The reference stays valid.
-  Tensor& add_parameter(const std::string& name, Tensor value);
+  Parameter& add_parameter(const std::string& name, const Tensor& value);
   /// Registers a child that is a member of this module (or owned by it) and returns it.
   template <class M>
   M& add_child(const std::string& name, M& child) {
@@ -57,12 +85,6 @@ class Module {
 
  private:
   friend class Arena;
-  struct Parameter {
-    std::string name;
-    Tensor value;
-    std::weak_ptr<const void> arena;   // expired unless an Arena holds the memory
-  };
-
   void adopt(const std::string& name, Module& child);
   void check_fresh(const std::string& name) const;
   template <class Self, class Visit>

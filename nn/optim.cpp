@@ -37,14 +37,16 @@ Arena::Arena(Module& module) : alive_(std::make_shared<char>()) {
   }
   values_ = zeros({total}, DType::f32, device);
   grads_ = zeros({total}, DType::f32, device);
+  auto copy = std::make_shared<WorkingCopy>(values_);
   NamedTensors values = views(values_), grads = views(grads_);
   for (size_t i = 0; i < slots.size(); ++i) {
-    Module::Parameter& parameter = *slots[i].second;
+    Parameter& parameter = *slots[i].second;
     Tensor& value = values[i].second;
     value.copy_(parameter.value);
-    value.requires_grad();
-    value.set_grad(grads[i].second);
-    parameter.value = value;
+    parameter.set(value);
+    parameter.value.set_grad(grads[i].second);
+    parameter.copy = copy;
+    parameter.offset = offsets_[i];
     parameter.arena = alive_;
   }
 }

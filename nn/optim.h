@@ -11,7 +11,8 @@
 namespace mote::nn {
 
 /// Moves a module's parameters into one flat f32 tensor. Afterwards each parameter is a view into values(), and its
-/// grad a view into grads(). Each parameter starts at a multiple of 16 elements; the gaps stay zero.
+/// grad a view into grads(). Each parameter starts at a multiple of 16 elements; the gaps stay zero. What layers read in
+/// bf16 is one working copy of values(), made when the first of them asks for it and in one pass after every change.
 /// Throws Error unless all parameters are f32 on one device and in no other living Arena.
 class Arena {
  public:

@@ -249,12 +249,19 @@ void UNet::check_input(const Tensor& x, const Tensor& t, const Tensor& class_ids
   }
 }
 
-/// silu of the time (and class) embedding [N, 4 base]: what every residual block projects to its width.
-Tensor UNet::embed(const Tensor& t, const Tensor& class_ids, DType dtype) const {
+void UNet::set_precision(DType dtype) {
+  check(dtype == DType::f32 || dtype == DType::bf16, "UNet::set_precision: f32 or bf16 needed, got ", dtype);
+  precision_ = dtype;
+}
+
+/// silu of the time (and class) embedding [N, 4 base]: what every residual block projects to its width. A bf16 network
+/// computes it in f32: the 8 bits of a bf16 do not tell neighbouring times apart, and the work is a few rows.
+Tensor UNet::embed(const Tensor& t, const Tensor& class_ids, DType inside) const {
+  DType dtype = inside == DType::bf16 ? DType::f32 : inside;
   Tensor time = timestep_embedding(t, config_.base, dtype);
   time = time2_.forward(silu(time1_.forward(time)));
   if (class_embedding_) time = time + class_embedding_->forward(class_ids, dtype);
-  return silu(time);
+  return cast(silu(time), inside);
 }
 
 /// A residual block on the parts joined along the channels. The join lies inside what is recomputed, so that the
@@ -271,16 +278,22 @@ Tensor UNet::run(const ResBlock& block, std::vector<Tensor> parts, const Tensor&
   return checkpoint(forward, parts, &generator_);
 }
 
+Tensor UNet::run(const AttentionBlock& block, const Tensor& x) {
+  if (!recompute_) return block.forward(x);
+  return checkpoint([&block](const std::vector<Tensor>& inputs) { return block.forward(inputs[0]); }, {x});
+}
+
 Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids) {
   Scope scope(name());
   check_input(x, t, class_ids);
-  Tensor time = embed(t, class_ids, x.dtype());
-  Tensor h = conv_in_.forward(x);
+  DType inside = x.dtype() == DType::f32 ? precision_ : x.dtype();
+  Tensor time = embed(t, class_ids, inside);
+  Tensor h = conv_in_.forward(cast(x, inside));
   std::vector<Tensor> skips{h};
   for (const Level& level : down_) {
     for (size_t i = 0; i < level.resnets.size(); ++i) {
       h = run(level.resnets[i], {h}, time);
-      if (!level.attentions.empty()) h = level.attentions[i].forward(h);
+      if (!level.attentions.empty()) h = run(level.attentions[i], h);
       skips.push_back(h);
     }
     if (!level.resample) continue;
@@ -288,18 +301,20 @@ Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids) 
     skips.push_back(h);
   }
   h = run(middle_.resnets[0], {h}, time);
-  h = middle_.attentions[0].forward(h);
+  h = run(middle_.attentions[0], h);
   h = run(middle_.resnets[1], {h}, time);
   for (const Level& level : up_) {
     for (size_t i = 0; i < level.resnets.size(); ++i) {
       Tensor skip = std::move(skips.back());
       skips.pop_back();
       h = run(level.resnets[i], {h, skip}, time);
-      if (!level.attentions.empty()) h = level.attentions[i].forward(h);
+      if (!level.attentions.empty()) h = run(level.attentions[i], h);
     }
     if (level.resample) h = level.resample->forward(upsample_nearest(h));
   }
-  return conv_out_.forward(norm_out_.forward(h, true));
+  // In bf16 to the end: with the last norm and convolution in f32 the output of a trained fmnist network is off by 0.22 %
+  // instead of 0.30 %, both far below what is left to learn, and their input would be kept in f32.
+  return cast(conv_out_.forward(norm_out_.forward(h, true)), x.dtype());
 }
 
 }  // namespace mote::nn

@@ -47,14 +47,20 @@ class UNet : public Module {
   UNet(const UNetConfig& config, uint64_t seed);
 
   /// Output of the network for x [N, size, size, channels], at times t f32 [N] (fractional is legal) and, for a
-  /// conditional network, class ids i64 [N] (config.classes = the null class). Shape and dtype of x, which also sets
-  /// the precision of all activations. Not const: dropout advances generator().
+  /// conditional network, class ids i64 [N] (config.classes = the null class). Shape and dtype of x.
+  /// Not const: dropout advances generator().
   Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {});
 
   const UNetConfig& config() const { return config_; }
   /// Where dropout draws from; put it in a checkpoint and back for an exact resume.
   Generator& generator() { return generator_; }
-  /// Recompute every residual block in backward instead of keeping its activations.
+  /// What an f32 x is computed in: f32, or bf16: x is rounded at the door and the output widened at the end, activations
+  /// and the working copy of the weights are bf16 between. Sums of products, statistics, the embedding of the time and
+  /// the weights stay f32; a weight's gradient leaves its kernel in bf16 and is added up in f32. An x of another dtype is
+  /// computed in its own.
+  void set_precision(DType dtype);
+  DType precision() const { return precision_; }
+  /// Recompute every residual and attention block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
 
  private:
@@ -68,12 +74,14 @@ class UNet : public Module {
   void build(const Init& init);
   void fill(Level& level, const std::string& name, const std::vector<int64_t>& widths_in, int64_t width, bool attends,
             const Init& init);
-  Tensor embed(const Tensor& t, const Tensor& class_ids, DType dtype) const;
+  Tensor embed(const Tensor& t, const Tensor& class_ids, DType inside) const;
   Tensor run(const ResBlock& block, std::vector<Tensor> parts, const Tensor& time);
+  Tensor run(const AttentionBlock& block, const Tensor& x);
   void check_input(const Tensor& x, const Tensor& t, const Tensor& class_ids) const;
 
   UNetConfig config_;
   Generator generator_;
+  DType precision_ = DType::f32;
   bool recompute_ = false;
   Conv2d conv_in_;
   Linear time1_, time2_;

@@ -58,6 +58,7 @@ namespace kernel {
   void name parameters {                                                                                \
     auto device_of_first = [](const Tensor& first, auto&&...) { return first.device(); };               \
     auto launch = [&] { device_of_first arguments.is_cuda() ? cuda::name arguments : cpu::name arguments; }; \
+    if (DryRun::active()) return;                                                                       \
     if (!Profile::active()) return launch();                                                            \
     auto watch = [](const auto&... values) { return Stopwatch<std::decay_t<decltype(values)>...>{#name, {values...}}; }; \
     auto watching = watch arguments;                                                                    \

@@ -76,7 +76,7 @@ MOTE_KERNEL(binary, (Tensor & y, const Tensor& a, const Tensor& b, Binary op), (
 /// argument is dy so that the device is known.
 MOTE_KERNEL(binary_backward, (const Tensor& dy, Tensor& da, Tensor& db, const Tensor& a, const Tensor& b, Binary op),
             (dy, da, db, a, b, op))
-/// y += x, same shape.
+/// y += x, same shape; x may be of another floating dtype than y, the sum is in the compute type of y.
 MOTE_KERNEL(accumulate, (Tensor & y, const Tensor& x), (y, x))
 /// y = sum of factor * tensor over 1 to 4 terms, same shapes; factors are applied in the compute type. y may be a term.
 MOTE_KERNEL(combine, (Tensor & y, const std::vector<Term>& terms), (y, terms))

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "tensor/error.h"
 
@@ -11,6 +12,7 @@ namespace mote {
 namespace {
 
 std::atomic<bool> is_active{false};
+thread_local bool is_dry = false;
 std::mutex costs_mutex;
 std::map<std::string, KernelCost> costs_by_name;
 
@@ -44,5 +46,9 @@ std::vector<KernelCost> Profile::costs() const {
   std::sort(sorted.begin(), sorted.end(), [](const KernelCost& a, const KernelCost& b) { return a.seconds > b.seconds; });
   return sorted;
 }
+
+DryRun::DryRun() : before_(std::exchange(is_dry, true)) {}
+DryRun::~DryRun() { is_dry = before_; }
+bool DryRun::active() { return is_dry; }
 
 }  // namespace mote

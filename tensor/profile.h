@@ -1,5 +1,5 @@
-// profile.h - where time goes, kernel by kernel: kernels.cpp reports every launch while a Profile is alive.
-// Costs one test of a flag a launch when none is. Launches are timed on the calling thread; one Profile at a time.
+// profile.h - where time goes, kernel by kernel, and what a computation takes without doing it: kernels.cpp reports every
+// launch while a Profile is alive, and leaves it out while a DryRun is. Costs a test of two flags a launch otherwise.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -15,6 +15,7 @@ struct KernelCost {
   double bytes = 0;   // of all tensor arguments, each once
 };
 
+/// Launches are timed on the calling thread; one Profile at a time.
 class Profile {
  public:
   Profile();    // starts
@@ -26,6 +27,20 @@ class Profile {
 
   static bool active();
   static void add(const char* kernel, double seconds, double flops, double bytes);
+};
+
+/// While one lives, the calling thread launches no kernel: shapes and memory take their course (Allocator::stats), and
+/// tensors made meanwhile hold nothing that may be read. Kernels ask for no workspace then.
+class DryRun {
+ public:
+  DryRun();
+  ~DryRun();
+  DryRun(const DryRun&) = delete;
+  DryRun& operator=(const DryRun&) = delete;
+  static bool active();
+
+ private:
+  bool before_;
 };
 
 }  // namespace mote

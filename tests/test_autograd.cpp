@@ -228,6 +228,76 @@ TEST_CASE("an op whose backward returns a wrong shape, dtype or number of gradie
   CHECK(message([](const Tensor&) -> Grads { return {Tensor()}; }) == "no error");   // no gradient is no mistake
 }
 
+TEST_CASE("a stand-in of another dtype leads its gradient to the leaf, in the dtype of the leaf", "[autograd]") {
+  Tensor w = leaf({1, 2, 3}, {3});
+  Tensor copy = stand_in(from({1, 2, 3}, {3}, DType::bf16), w);
+  for (int pass = 1; pass <= 2; ++pass) {   // the first makes the gradient, the second adds to it
+    backward(sum(cast(square(copy), DType::f32)));
+    CHECK(w.grad().dtype() == DType::f32);
+    CHECK_SAME(w.grad(), from({2. * pass, 4. * pass, 6. * pass}, {3}));
+  }
+  CHECK(contains(message_of([&] { stand_in(zeros({2}, DType::bf16), w); }), "copy is bf16[2], leaf is f32[3]"));
+  CHECK(contains(message_of([&] { stand_in(zeros({3}, DType::i32), w); }), "i32[3]"));
+  CHECK(contains(message_of([&] { stand_in(zeros({3}), square(w)); }), "needs a floating copy of a leaf"));
+}
+
+// ---- Results that are made again -----------------------------------------------------------------------------------
+
+TEST_CASE("a remade result is not kept, and gives backward the same bits", "[autograd]") {
+  int64_t made = 0;
+  auto gradient = [&](bool remake) {
+    Tensor x = normal({64, 1024}, DType::f32, Generator{5}).requires_grad();
+    int64_t before = Allocator::of({}).stats().in_use;
+    Tensor y = affine(x, 2, 1);   // keeps nothing itself
+    if (remake)
+      y = remade(y, [x_ = Saved(x), &made] {
+        ++made;
+        return affine(x_.get(), 2, 1);
+      });
+    Tensor z = square(y);
+    y = {};
+    int64_t kept = Allocator::of({}).stats().in_use - before;
+    backward(z, normal(z.shape(), DType::f32, Generator{6}));
+    return std::pair(x.grad(), kept);
+  };
+  auto [plain, kept] = gradient(false);
+  auto [again, remade_kept] = gradient(true);
+  CHECK_SAME(again, plain);
+  CHECK(made == 1);
+  CHECK(kept - remade_kept >= 64 * 1024 * 4);
+}
+
+TEST_CASE("norm, dropout and upsampling before a convolution are made again in backward instead of being kept", "[autograd]") {
+  // x 1 MiB; its normalised and dropped-out copies would be two more, the upsampled one four.
+  Tensor x = normal({16, 16, 16, 64}, DType::f32, Generator{1}).requires_grad();
+  Tensor gamma = full({64}, 1).requires_grad(), beta = zeros({64}).requires_grad();
+  Tensor w = normal({1, 1, 64, 1}, DType::f32, Generator{2}).requires_grad();
+  auto kept_by = [&](const std::function<Tensor()>& forward) {
+    int64_t before = Allocator::of({}).stats().in_use;
+    Tensor y = forward();
+    int64_t kept = Allocator::of({}).stats().in_use - before;
+    backward(y, full(y.shape(), 1));
+    return kept;
+  };
+  Generator generator{3};
+  CHECK(kept_by([&] { return conv2d(group_norm(x, gamma, beta, 8, 1e-6, true), w, {}, {}); }) < x.nbytes() / 8);
+  CHECK(kept_by([&] { return conv2d(dropout(group_norm(x, gamma, beta, 8), 0.5, generator), w, {}, {}); }) < x.nbytes() / 8);
+  CHECK(kept_by([&] { return conv2d(upsample_nearest(x), w, {}, {}); }) < x.nbytes() / 8);
+  // Without a norm in front, dropout's own output is as cheap to keep as its input: it is kept.
+  CHECK(kept_by([&] { return conv2d(dropout(x, 0.5, generator), w, {}, {}); }) > x.nbytes());
+}
+
+TEST_CASE("what a remade result is made from may not be overwritten before backward", "[autograd][errors]") {
+  Tensor x = normal({1, 4, 4, 8}, DType::f32, Generator{1}), gamma = full({8}, 1), beta = zeros({8});
+  Tensor w = normal({1, 1, 8, 1}, DType::f32, Generator{2}).requires_grad();
+  Tensor y = conv2d(upsample_nearest(affine(x, 1, 0).requires_grad()), w, {}, {});
+  backward(y, full(y.shape(), 1));   // the input died with its name: the record holds it
+  Tensor z = x.requires_grad();
+  y = conv2d(upsample_nearest(z), w, {}, {});
+  z.fill_(1);
+  CHECK(contains(message_of([&] { backward(y, full(y.shape(), 1)); }), "was overwritten in place"));
+}
+
 TEST_CASE("only a floating result can be recorded", "[autograd][errors]") {
   Tensor x = leaf({1}, {1});
   std::string message = message_of([&] {

@@ -8,6 +8,8 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
+#include <map>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -232,8 +234,9 @@ TEST_CASE("a wrong command line ends with exit code 2 and says what would be rig
            {{"train", "--out", "r", "--unet", "custom", "--mult", "1,,2", "--data", "synthetic:blobs"}, "--mult"},
            {{"train", "--out", "r", "--data", "nowhere:x"}, "synthetic:"},
            {{"train", "--out", "r", "--data", "synthetic:blobs", "--size", "9", "--unet", "tiny"}, "give --size 10 or --size 8"},
-           {{"train", "--out", "r", "--precision", "bf16"}, "--precision bf16"},
            {{"train", "--out", "r", "--precision", "f16"}, "f32 and bf16"},
+           {{"sample", "--run", trained(), "--out", "a.png", "--precision", "half"}, "f32 and bf16"},
+           {{"bench", "gemm", "--precision", "f64"}, "f32 and bf16"},
            {{"train", "--out", "r", "--threads", "0"}, "--threads"},
            {{"train", "--out", "r", "--device", "tpu"}, "auto, cpu, cuda and cuda:k"},
            {{"train", "--out", "r", "--resume", "--overwrite"}, "one of them"},
@@ -449,14 +452,31 @@ TEST_CASE("a benchmark is a table or JSON, and can be held against an earlier on
   Json json = Json::parse(result.out);
   CHECK(json.at("ceilings").at("fma_gflops").get<double>() > 0);
   CHECK(json.at("ceilings").at("bandwidth_gbs").get<double>() > 0);
-  REQUIRE(json.at("results").size() == 9);
-  const Json& train = json["results"][0];
+  CHECK(json["ceilings"].at("bf16_gflops").get<double>() > 0);
+  REQUIRE(json.at("results").size() == 1 + 2 * 8);   // a step in f32, four norms forward and backward in f32 and bf16
+  Json train = json["results"][0];
   CHECK(train.at("name") == "train step tiny, batch 2 f32");
+  CHECK(train.at("unit") == "GFLOP/s of the direct method");
+  CHECK(!train.contains("profile"));
   for (const char* key : {"median", "min", "max", "share", "images_per_s", "peak_mib"}) CHECK(train.at(key).get<double>() > 0);
+  CHECK(json["results"][16].at("name") == "group_norm+silu 32x16x16x256 bf16 backward");
   write_text(folder.path("base.json"), result.out);
-  Result table = mote_in(folder, with({"--against", "base.json", "--profile"}));
-  CHECK_EXIT(table, 0, "");
-  for (const char* part : {"ceilings:", "ratio", "conv2d_dw", "all kernels"}) CHECK(contains(table.out, part));
+  Result table = mote_in(folder, {"bench", "train", "sample", "--unet", "tiny", "--batch", "2", "--runs", "1", "--against",
+                                  "base.json", "--profile"});
+  CHECK_EXIT(table, 0, "bench");   // progress
+  for (const char* part : {"ceilings:", "ratio", "conv2d_dw", "all kernels", "* GFLOP/s of the direct method",
+                           "only in base.json: group_norm+silu 32x16x16x256 bf16 backward", "is not in base.json"})
+    CHECK(contains(table.out, part));
+  Result half = mote_in(folder, {"bench", "train", "sample", "--unet", "tiny", "--batch", "2", "--runs", "1", "--precision",
+                                 "bf16", "--against", "base.json", "--profile", "--json", "--quiet"});
+  CHECK_EXIT(half, 0, "");
+  json = Json::parse(half.out);
+  CHECK(json["results"][0].at("name") == "train step tiny, batch 2 bf16");
+  CHECK(json["results"][0].at("ratio").is_null());   // the earlier run has no such row
+  CHECK(json["results"][0].at("profile").size() > 10);
+  CHECK(json["results"][0].at("peak_mib") < train.at("peak_mib"));
+  CHECK(json["results"][1].at("name") == "noise prediction tiny, batch 2 bf16");
+  CHECK(json.at("not_measured").size() == 17);
   write_text(folder.path("broken.json"), "{\"results\": [{}]}");
   CHECK_EXIT(mote_in(folder, with({"--against", "broken.json"})), 3, "broken.json: is not the output of");
   CHECK_EXIT(mote_in(folder, {"bench", "gem"}), 2, "did you mean 'gemm'");
@@ -473,6 +493,90 @@ TEST_CASE("the result of training is one JSON object if asked", "[cli]") {
   CHECK(json["images"] == 16);
   CHECK(json["checkpoint_hash"] == apps::load_checkpoint(folder.path("r/checkpoint.safetensors")).hash);
   CHECK(result.err == kAtStart);   // --quiet
+}
+
+TEST_CASE("the memory plan of a step is what the step takes", "[cli]") {
+  test::ScratchFolder folder;
+  for (const char* precision : {"f32", "bf16"})
+    for (bool recompute : {false, true})
+      for (const char* unet : {"tiny", "fmnist"}) {
+        Args args = {"train", "--data", "synthetic:blobs", "--size", "28", "--channels", "1", "--limit", "64", "--unet", unet,
+                     "--batch", "16", "--steps", "1", "--seed", "3", "--threads", "2", "--sample-count", "0", "--json",
+                     "--precision", precision, "--out", "r", "--overwrite"};
+        if (recompute) args.push_back("--recompute");
+        Result result = mote_in(folder, args);
+        REQUIRE_DONE(result);
+        CHECK(contains(result.err, "at the peak of a step: weights "));
+        CHECK(contains(result.err, "bf16 copy ") == (std::string(precision) == "bf16"));
+        Json json = Json::parse(result.out);
+        double planned = json["plan_mib"], taken = json["step_mib"];
+        INFO(unet << " " << precision << (recompute ? " recompute" : "") << ": planned " << planned << ", taken " << taken);
+        CHECK(planned == Approx(taken).epsilon(0.1));
+      }
+}
+
+TEST_CASE("planning changes neither weights nor random numbers", "[cli]") {
+  // The same run in one part and in two: the second part plans again, in the middle of the sequence of dropout.
+  test::ScratchFolder folder;
+  REQUIRE_DONE(mote_in(folder, train_args("straight", 4)));
+  REQUIRE_DONE(mote_in(folder, train_args("parts", 2)));
+  REQUIRE_DONE(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "4", "--quiet"}));
+  CHECK(checkpoint_difference(folder.path("parts/checkpoint.safetensors"), folder.path("straight/checkpoint.safetensors")) == "");
+}
+
+TEST_CASE("a run in bf16 knows its precision, resumes bit for bit and samples in both precisions", "[cli]") {
+  test::ScratchFolder folder;
+  Args bf16 = {"--precision", "bf16", "--json"};
+  Result straight = mote_in(folder, train_args("straight", 9, bf16));
+  REQUIRE_DONE(straight);
+  CHECK(Json::parse(straight.out)["precision"] == "bf16");
+  CHECK(contains(read_text(folder.path("straight/config.toml")), "precision = \"bf16\""));
+  CHECK(contains(read_text(folder.path("straight/report.html")), "<b>bf16</b><span>precision</span>"));
+  REQUIRE_DONE(mote_in(folder, train_args("parts", 4, bf16)));
+  CHECK_EXIT(mote_in(folder, {"train", "--out", "parts", "--resume", "--precision", "f32"}), 2,
+             "--precision is bf16 in this run, f32 was given");
+  REQUIRE_DONE(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "9", "--threads", "2", "--quiet"}));
+  CHECK(checkpoint_difference(folder.path("parts/checkpoint.safetensors"), folder.path("straight/checkpoint.safetensors")) == "");
+  CHECK((read_text(folder.path("parts/samples/step_000009.png")) == read_text(folder.path("straight/samples/step_000009.png"))));
+  for (const auto& [name, tensor] : io::load_safetensors(folder.path("straight/checkpoint.safetensors")).tensors)
+    CHECK(tensor.dtype() == DType::f32);   // masters
+
+  // Weights that do not fit in 8 bits: the arrays differ, though not by much.
+  std::map<std::string, std::string> arrays;
+  for (const char* precision : {"f32", "bf16"}) {
+    Result sampled = mote_in(folder, {"sample", "--run", "straight", "--steps", "3", "--count", "2", "--seed", "1", "--npy",
+                                      "a.npy", "--precision", precision, "--json"});
+    REQUIRE_DONE(sampled);
+    CHECK(Json::parse(sampled.out)["precision"] == precision);
+    CHECK(Json::parse(read_text(folder.path("a.npy.json")))["precision"] == precision);
+    arrays[precision] = read_text(folder.path("a.npy"));
+  }
+  REQUIRE(arrays["f32"].size() == arrays["bf16"].size());
+  CHECK((arrays["f32"] != arrays["bf16"]));
+  size_t count = 2 * 8 * 8 * 3, header = arrays["f32"].size() - count * 4;
+  double squares = 0;
+  for (size_t i = 0; i < count; ++i) {
+    float a, b;
+    std::memcpy(&a, arrays["f32"].data() + header + 4 * i, 4);
+    std::memcpy(&b, arrays["bf16"].data() + header + 4 * i, 4);
+    squares += double(a - b) * double(a - b);
+  }
+  CHECK(std::sqrt(squares / double(count)) < 0.05);   // of images in [-1, 1]: a few roundings of 0.4 % a step
+}
+
+TEST_CASE("a run from before precision could be chosen is resumed in f32", "[cli]") {
+  test::ScratchFolder folder;
+  copy_run(folder);
+  std::string path = folder.path("run/checkpoint.safetensors");
+  io::Safetensors file = io::load_safetensors(path);
+  Json train = Json::parse(file.metadata.at("train"));
+  REQUIRE(train.at("precision") == "f32");
+  train.erase("precision");
+  file.metadata["train"] = train.dump();
+  io::save_safetensors(path, {file.tensors.begin(), file.tensors.end()}, file.metadata);
+  Result resumed = mote_in(folder, {"train", "--out", "run", "--resume", "--steps", "13", "--json", "--quiet"});
+  REQUIRE_DONE(resumed);
+  CHECK(Json::parse(resumed.out)["precision"] == "f32");
 }
 
 // ---- Stopping and going on -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ namespace {
 /// Two linear layers, one of them below a dotted name, and a parameter of its own.
 struct Pair : Module {
   explicit Pair(const Init& init) : first(2, 3, init.at("first")), second(3, 1, init.at("second")) {
-    scale = &add_parameter("scale", full({1}, 2));
+    scale = &add_parameter("scale", full({1}, 2)).value;
     add_child("first", first);
     add_child("blocks.0", second);
   }
@@ -265,6 +265,23 @@ TEST_CASE("bf16 activations run in bf16 and leave f32 gradients on the f32 weigh
   backward(y, from({1, 10}, {1, 2}, DType::bf16));
   CHECK_SAME(parameter_of(layer, "weight").grad(), from({1, 10, 2, 20}, {2, 2}));
   CHECK_SAME(parameter_of(layer, "bias").grad(), from({1, 10}, {2}));
+}
+
+TEST_CASE("a working copy follows the weights it was made from", "[nn]") {
+  Linear layer(2, 2, Init(1));
+  Tensor x = from({1, 2}, {1, 2}, DType::bf16);
+  for (double scale : {1, 3}) {
+    set(layer, "weight", from({scale, 2 * scale, 3 * scale, 4 * scale}, {2, 2}));
+    CHECK_SAME(layer.forward(x), from({7 * scale, 10 * scale}, {1, 2}, DType::bf16));
+  }
+  Tensor y = layer.forward(x), first = layer.weight().in(DType::bf16);
+  CHECK(layer.weight().in(DType::bf16).raw() == first.raw());   // not made again while the weights stay as they are
+  CHECK(layer.weight().in(DType::f32).raw() == layer.weight().value.raw());
+  // A graph that was recorded with the old copy cannot be walked once there is a new one in its place.
+  y = layer.forward(x.clone().requires_grad());
+  set(layer, "weight", zeros({2, 2}));
+  layer.forward(x);
+  CHECK(contains(error_of([&] { backward(y, full({1, 2}, 1, DType::bf16)); }), "overwritten in place"));
 }
 
 // ---- Blocks --------------------------------------------------------------------------------------------------------

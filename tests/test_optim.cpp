@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "nn/layers.h"
+#include "tensor/profile.h"
 #include "tests/nn_support.h"
 
 using namespace mote;
@@ -105,6 +106,44 @@ TEST_CASE("a layer computes with the arena's memory", "[optim]") {
   Arena arena(net);
   arena.values().fill_(1);
   CHECK_SAME(net.layer.forward(from({1, 2, 3}, {1, 3})), full({1, 5}, 7));
+}
+
+TEST_CASE("bf16 layers read one copy of the arena, converted in one pass after each change", "[optim]") {
+  struct Two : Module {
+    Two() : first(3, 5, Init(1)), second(5, 2, Init(2)) {
+      add_child("first", first);
+      add_child("second", second);
+    }
+    Tensor forward(const Tensor& x) const { return second.forward(first.forward(x)); }
+    Linear first, second;
+  } net;
+  Arena arena(net);
+  Optimizer optimizer(arena, {});
+  Tensor x = from({1, 2, 3}, {1, 3}, DType::bf16);
+  auto converted = [&](auto&& work) {
+    Profile profile;
+    work();
+    int64_t calls = 0;
+    for (const KernelCost& cost : profile.costs())
+      if (cost.name == "convert") calls += cost.calls;
+    return calls;
+  };
+  CHECK(converted([&] { net.forward(x); }) == 1);
+  CHECK(converted([&] { net.forward(x); }) == 0);
+  CHECK(converted([&] { backward(sum(cast(net.forward(x), DType::f32))); }) == 2);   // of the loss, there and back
+  for (const auto& [name, grad] : arena.views(arena.grads())) {
+    INFO(name);
+    CHECK(norm_of(grad.to_vector()) > 0);   // gradients arrived in the f32 arena
+  }
+  optimizer.step();
+  CHECK(converted([&] { net.forward(x); }) == 1);
+  for (const auto& [name, value] : arena.views(arena.values())) {
+    const Parameter& parameter = name.starts_with("first") ? (name.ends_with("weight") ? net.first.weight() : net.first.bias())
+                                                           : (name.ends_with("weight") ? net.second.weight() : net.second.bias());
+    CHECK_SAME(parameter.in(DType::bf16), value.to(DType::bf16));
+  }
+  const char* start = static_cast<const char*>(net.first.weight().in(DType::bf16).raw());
+  CHECK(net.second.bias().in(DType::bf16).raw() == start + 2 * (16 + 16 + 16));   // laid out like values()
 }
 
 TEST_CASE("a module in an arena can neither be moved nor put into a second one", "[optim]") {

@@ -6,6 +6,7 @@
 
 #include <csignal>
 #include <limits>
+#include <thread>
 
 #include "tensor/allocator.h"
 #include "tensor/kernels.h"
@@ -254,4 +255,23 @@ TEST_CASE("a profile counts launches, multiplications and bytes", "[profile]") {
     CHECK(cost.seconds > 0);
   }
   CHECK_THROWS_WITH(Profile(), Contains("one is alive already"));
+}
+
+TEST_CASE("a dry run launches nothing, on its thread only, and asks for the memory of the results alone", "[profile]") {
+  Tensor a = full({64, 64}, 2), y = full({64, 64}, 7);
+  int64_t before = Allocator::of({}).stats().in_use;
+  {
+    DryRun dry;
+    kernel::matmul(y, a, a, false, false, {});
+    Tensor z = empty({64, 64});
+    kernel::fill(z, 1);
+    CHECK(Allocator::of({}).stats().in_use - before < 2 * z.nbytes());
+    std::thread([&] { kernel::fill(a, 3); }).join();
+    CHECK(DryRun::active());
+  }
+  CHECK(!DryRun::active());
+  CHECK_SAME(y, full({64, 64}, 7));
+  CHECK_SAME(a, full({64, 64}, 3));
+  kernel::fill(y, 1);
+  CHECK_SAME(y, full({64, 64}, 1));
 }

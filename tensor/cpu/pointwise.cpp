@@ -216,12 +216,14 @@ void broadcast(Tensor& y, const Tensor& x) {
 
 void accumulate(Tensor& y, const Tensor& x) {
   for_floating("accumulate", y.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    using C = compute_t<T>;
-    T* out = y.data<T>();
-    const T* in = x.data<T>();
-    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) out[i] = T(C(out[i]) + C(in[i]));
+    for_floating("accumulate", x.dtype(), [&](auto zero_x) {
+      using T = decltype(zero);
+      using C = compute_t<T>;
+      T* out = y.data<T>();
+      const auto* in = x.data<decltype(zero_x)>();
+      parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) out[i] = T(C(out[i]) + C(in[i]));
+      });
     });
   });
 }
