@@ -1,8 +1,8 @@
 // GroupNorm over [N, H, W, C], optionally followed by SiLU; forward and backward.
-// An image is walked in runs of whole pixels, so that the inner loops are long even where channels are few. What belongs
-// to a channel is laid out over the places of a run, and every place has sums of its own: in C over kRuns runs, then in
-// double. Places are folded into channels and channels into groups at the end. One image of a UNet fits in L2, so the
-// second walk does not come from memory.
+// An image is walked in runs of whole pixels, so that the inner loops are long even where channels are few. What
+// belongs to a channel is laid out over the places of a run, and every place has sums of its own: in C over kRuns runs,
+// then in double. Places are folded into channels and channels into groups at the end. One image of a UNet fits in L2,
+// so the second walk does not come from memory.
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/scratch.h"
 #include "tensor/kernels.h"
@@ -63,7 +63,7 @@ struct Walk {
   }
 };
 
-int64_t pixels_of_run(int64_t channels) { return std::max<int64_t>(kRun / channels, 1); }
+int64_t pixels_of_run(int64_t channels) { return std::max<int64_t>(kRun / std::max<int64_t>(channels, 1), 1); }
 
 /// Splits images, or with few images also groups, over threads: fn(image, first group, last group). Sums of a group
 /// never leave its range, so the split does not change a bit.
@@ -76,6 +76,21 @@ void for_images(int64_t images, int64_t groups, int64_t elements, Fn&& fn) {
       fn(item / parts, groups * part / parts, groups * (part + 1) / parts);
     }
   });
+}
+
+/// Where the results of a piece are computed: in place, or in `buffer` if they are stored as another type. Rounding to
+/// bf16 in the loop that computes would make it work on two vectors of C at once; a loop of its own is faster.
+template <class C, class T>
+C* computed_in(T* to, C* buffer) {
+  if constexpr (std::is_same_v<T, C>) return to;
+  else return buffer;
+}
+template <class C, class T>
+void store(T* to, const C* from, int64_t length) {
+  if constexpr (!std::is_same_v<T, C>) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < length; ++i) to[i] = T(from[i]);
+  }
 }
 
 template <class C>
@@ -141,20 +156,22 @@ void group_norm(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Te
         }
       }
       for (C* values : {middle, scale, shift}) walk.repeat_over_run(values);
+      C* buffer = sum;
       walk.runs(0, pixels, [=](int64_t at, int64_t place, int64_t length) {
         const T* row = in + at;
-        T* to = out + at;
+        C* to = computed_in(out + at, buffer);
         const C *m = middle + place, *a = scale + place, *b = shift + place;
         if (silu) {
 #pragma GCC ivdep
           for (int64_t i = 0; i < length; ++i) {
             C u = math::fma(C(row[i]) - m[i], a[i], b[i]);
-            to[i] = T(u * math::sigmoid(u));
+            to[i] = u * math::sigmoid(u);
           }
         } else {
 #pragma GCC ivdep
-          for (int64_t i = 0; i < length; ++i) to[i] = T(math::fma(C(row[i]) - m[i], a[i], b[i]));
+          for (int64_t i = 0; i < length; ++i) to[i] = math::fma(C(row[i]) - m[i], a[i], b[i]);
         }
+        store(out + at, to, length);
       });
     });
   });
@@ -190,12 +207,12 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
         *sum_dud = sum_du + places, *tilt = sum_dud + places, *offset = tilt + places;
       double *total_du = totals.mine(), *total_dud = total_du + places;
       const C *mu = mean.data<C>() + n * groups, *rs = rstd.data<C>() + n * groups;
-      for (int64_t c = 0; c < count; ++c) {
-        int64_t g = (c0 + c) / width;
-        middle[c] = mu[g];
-        scale[c] = C(gamma.data<T>()[c0 + c]) * rs[g];
-        shift[c] = C(beta.data<T>()[c0 + c]);
-      }
+      for (int64_t g = g0; g < g1; ++g)
+        for (int64_t c = (g - g0) * width; c < (g - g0 + 1) * width; ++c) {
+          middle[c] = mu[g];
+          scale[c] = C(gamma.data<T>()[c0 + c]) * rs[g];
+          shift[c] = C(beta.data<T>()[c0 + c]);
+        }
       for (C* values : {middle, scale, shift}) walk.repeat_over_run(values);
       walk.sum_both(total_du, total_dud, sum_du, sum_dud, [=](int64_t at, int64_t place, int64_t length) {
         const T *row = in + at, *drow = dout + at;
