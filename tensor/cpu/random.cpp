@@ -29,7 +29,7 @@ inline Lanes product(Lanes a, uint32_t b) {
 
 /// words[4 k + w] = word w of philox::block(seed, counter + k), eight blocks a vector.
 void fill_words(uint32_t (&words)[4 * kBlocks], uint64_t seed, uint64_t counter) {
-  constexpr int kVectors = 4;   // side by side: a round waits for its products, which have to come from somewhere
+  constexpr int kVectors = 4;   // side by side, because each round waits for the products of the one before
   for (int64_t first = 0; first < kBlocks; first += 8 * kVectors) {
     Lanes c0[kVectors], c1[kVectors], c2[kVectors], c3[kVectors];
     for (int v = 0; v < kVectors; ++v) {
