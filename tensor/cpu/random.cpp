@@ -153,7 +153,12 @@ void dropout(Tensor& y, const Tensor& x, double p, uint64_t seed, uint64_t offse
     for_blocks(n, 4, seed, offset, [=](int64_t base, const uint32_t* words) {
       T* to = out + base;
       const T* from = in + base;
-      int64_t count = std::min(4 * kBlocks, n - base);
+      int64_t count = std::min(4 * kBlocks, n - base), ahead = 8 * kBlocks;
+      // While words are drawn memory is idle, and the bursts between them are too short for the hardware to run ahead.
+      for (int64_t i = ahead; i < std::min(ahead + count, n - base); i += int64_t(64 / sizeof(T))) {
+        __builtin_prefetch(from + i);
+        __builtin_prefetch(to + i, 1);
+      }
 #pragma GCC ivdep
       for (int64_t i = 0; i < count; ++i) {
         C kept = scale * C(from[i]);
