@@ -33,15 +33,6 @@ MOTE_HD Block block(uint64_t seed, uint64_t counter) {
   return {{c0, c1, c2, c3}};
 }
 
-/// words[4 k + w] = word w of block counter + k, for the loops that use them to be contiguous. Host only.
-template <int kBlocks>
-inline void fill_words(uint32_t (&words)[4 * kBlocks], uint64_t seed, uint64_t counter) {
-  for (int k = 0; k < kBlocks; ++k) {
-    Block one = block(seed, counter + uint64_t(k));
-    for (int w = 0; w < 4; ++w) words[4 * k + w] = one.word[w];
-  }
-}
-
 MOTE_HD float uniform(uint32_t bits) { return float(bits >> 8) * 0x1p-24f; }                // [0, 1)
 MOTE_HD double uniform(uint32_t high, uint32_t low) {
   return double((uint64_t(high) << 32 | low) >> 11) * 0x1p-53;

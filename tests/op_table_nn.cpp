@@ -49,6 +49,7 @@ void add_group_norm(std::vector<Row>& table) {
     add("33 channels in 3 groups" + end, {1, 2, 3, 33}, 3, silu, {2, 28, 28, 33});
     add("1 channel" + end, {2, 3, 5, 1}, 1, silu, {3, 57, 55, 1});
     add("8 groups of 16" + end, {1, 2, 2, 128}, 8, silu, {4, 16, 16, 128});
+    add("300 channels in 5 groups" + end, {1, 2, 3, 300}, 5, silu, {2, 13, 11, 300});
     add("no images" + end, {0, 2, 2, 4}, 2, silu);
   }
   add("one element", {1, 1, 1, 1}, 1, true, {}, 0.1);

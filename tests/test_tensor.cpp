@@ -229,6 +229,9 @@ TEST_CASE("float exp and sigmoid keep their error bounds over the whole range", 
   CHECK(math::sigmoid(0.0f) == 0.5f);
   CHECK(math::sigmoid(-INFINITY) == 0.0f);
   CHECK(math::sigmoid(INFINITY) == 1.0f);
+  CHECK(math::sigmoid(-89.0f) == 0.0f);
+  CHECK(math::sigmoid(-88.0f) > 0.0f);
+  CHECK(math::sigmoid(-88.0f) < 2e-38f);
 }
 
 // ---- Profile -------------------------------------------------------------------------------------------------------

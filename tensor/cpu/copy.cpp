@@ -18,6 +18,19 @@ void for_element_size(DType dtype, Fn&& fn) {
   }
 }
 
+/// Copies `rows` runs of `run` bytes. A call of memcpy takes as long as a run of a few vectors, which a loop copies.
+void copy_rows(char* to, int64_t to_step, const char* from, int64_t from_step, int64_t rows, int64_t run) {
+  constexpr int64_t kBlock = 64, kFew = 16;
+  bool few = run % kBlock == 0 && run <= kFew * kBlock;
+  for (int64_t row = 0; row < rows; ++row, to += to_step, from += from_step) {
+    if (few) {
+      for (int64_t byte = 0; byte < run; byte += kBlock) std::memcpy(to + byte, from + byte, kBlock);
+    } else {
+      std::memcpy(to, from, size_t(run));
+    }
+  }
+}
+
 /// Copies between `small` and the box of `large` that starts at `start`, row by row of the innermost axes that are
 /// contiguous in both.
 enum class Direction { into_large, out_of_large };
@@ -32,18 +45,32 @@ void copy_box(char* destination, const char* source, const Shape& large, const S
     run *= small[split];
     if (small[split] != large[split]) break;
   }
-  int64_t rows = small.numel() * element / run;
-  int64_t base = 0;
+  int64_t rows = small.numel() * element / run, base = 0;
   for (int axis = 0; axis < small.ndim(); ++axis) base += start[size_t(axis)] * large.stride(axis) * element;
+  // The axes that number the runs, outermost first, with the distance between their runs in `large`; neighbours that
+  // the box fills are one axis.
+  int ndim = 1;
+  int64_t size[kMaxAxes + 1] = {1}, step[kMaxAxes + 1] = {0};
+  for (int axis = 0; axis < split; ++axis) {
+    int64_t stride = large.stride(axis) * element;
+    if (small[axis] == 1) continue;
+    if (step[ndim - 1] != stride * small[axis] && size[ndim - 1] != 1) size[ndim++] = 1;
+    size[ndim - 1] *= small[axis];
+    step[ndim - 1] = stride;
+  }
   parallel_for(rows, 4 * kGrain / run, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      int64_t rest = row, offset = base;
-      for (int axis = split - 1; axis >= 0; --axis) {
-        offset += rest % small[axis] * large.stride(axis) * element;
-        rest /= small[axis];
+    while (first < last) {
+      int64_t rest = first, offset = base;
+      for (int axis = ndim - 1; axis >= 0; --axis) {
+        offset += rest % size[axis] * step[axis];
+        rest /= size[axis];
       }
-      if constexpr (direction == Direction::into_large) std::memcpy(destination + offset, source + row * run, size_t(run));
-      else std::memcpy(destination + row * run, source + offset, size_t(run));
+      int64_t inner = size[ndim - 1], count = std::min(inner - first % inner, last - first);
+      if constexpr (direction == Direction::into_large)
+        copy_rows(destination + offset, step[ndim - 1], source + first * run, run, count, run);
+      else
+        copy_rows(destination + first * run, run, source + offset, step[ndim - 1], count, run);
+      first += count;
     }
   });
 }

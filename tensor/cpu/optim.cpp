@@ -16,15 +16,21 @@ void adamw(Tensor& parameter, const Tensor& grad, Tensor& m, Tensor& v, Tensor& 
   float *p = parameter.data<float>(), *pm = m.data<float>(), *pv = v.data<float>();
   float* average = ema.defined() ? ema.data<float>() : nullptr;
   const float* g = grad.data<float>();
-  parallel_for(parameter.numel(), kGrain, [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      float gradient = g[i] * scale;
-      pm[i] = beta1 * pm[i] + rest1 * gradient;
-      pv[i] = beta2 * pv[i] + rest2 * gradient * gradient;
-      p[i] -= lr * (pm[i] * inverse1) / (math::sqrt(pv[i] * inverse2) + eps) + decay * p[i];
-    }
-    if (average)
+  parallel_for(parameter.numel(), kGrain, [=](int64_t first, int64_t last) {
+    constexpr int64_t kBlock = 1024;   // the average reads parameters that are still in the first cache
+    for (int64_t begin = first; begin < last; begin += kBlock) {
+      int64_t end = std::min(last, begin + kBlock);
+#pragma GCC ivdep
+      for (int64_t i = begin; i < end; ++i) {
+        float gradient = g[i] * scale;
+        pm[i] = beta1 * pm[i] + rest1 * gradient;
+        pv[i] = beta2 * pv[i] + rest2 * gradient * gradient;
+        p[i] -= lr * (pm[i] * inverse1) / (math::sqrt(pv[i] * inverse2) + eps) + decay * p[i];
+      }
+      if (!average) continue;
+#pragma GCC ivdep
       for (int64_t i = begin; i < end; ++i) average[i] = keep * average[i] + take * p[i];
+    }
   });
 }
 

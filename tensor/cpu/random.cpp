@@ -2,6 +2,11 @@
 // Compiled with -ffp-contract=off (CMakeLists.txt): see random_math.h.
 #include "tensor/random_math.h"
 
+#include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernels.h"
 
@@ -10,6 +15,52 @@ namespace {
 
 constexpr int64_t kBlocks = 64;   // blocks a round, so that the loops over them vectorise
 
+typedef uint64_t Lanes __attribute__((vector_size(64)));   // a number of 32 bits each; what lies above is ignored
+
+/// The product of the lower halves of a with b, in 64 bits.
+inline Lanes product(Lanes a, uint32_t b) {
+#ifdef __AVX512F__
+  // GCC finds only the product of all 64 bits by itself, and warns of what it does inside the form without a mask.
+  return Lanes(_mm512_maskz_mul_epu32(0xff, __m512i(a), _mm512_set1_epi64(b)));
+#else
+  return (a & 0xffffffffu) * uint64_t(b);
+#endif
+}
+
+/// words[4 k + w] = word w of philox::block(seed, counter + k), eight blocks a vector.
+void fill_words(uint32_t (&words)[4 * kBlocks], uint64_t seed, uint64_t counter) {
+  constexpr int kVectors = 4;   // side by side, because each round waits for the products of the one before
+  for (int64_t first = 0; first < kBlocks; first += 8 * kVectors) {
+    Lanes c0[kVectors], c1[kVectors], c2[kVectors], c3[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      c0[v] = Lanes{0, 1, 2, 3, 4, 5, 6, 7} + (counter + uint64_t(first + 8 * v));
+      c1[v] = c0[v] >> 32;
+      c2[v] = c3[v] = Lanes{};
+    }
+    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        Lanes p0 = product(c0[v], 0xD2511F53u), p1 = product(c2[v], 0xCD9E8D57u);
+        c0[v] = p1 >> 32 ^ c1[v] ^ uint64_t(k0);
+        c2[v] = p0 >> 32 ^ c3[v] ^ uint64_t(k1);
+        c1[v] = p1;
+        c3[v] = p0;
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    for (int v = 0; v < kVectors; ++v) {
+      Lanes even = (c0[v] & 0xffffffffu) | c1[v] << 32, odd = (c2[v] & 0xffffffffu) | c3[v] << 32;
+      Lanes low = __builtin_shuffle(even, odd, Lanes{0, 8, 1, 9, 2, 10, 3, 11});
+      Lanes high = __builtin_shuffle(even, odd, Lanes{4, 12, 5, 13, 6, 14, 7, 15});
+      std::memcpy(words + 4 * (first + 8 * v), &low, sizeof low);
+      std::memcpy(words + 4 * (first + 8 * v) + 16, &high, sizeof high);
+    }
+  }
+}
+
 /// Calls use(first element, words[4 kBlocks]) for each group of kBlocks blocks that y's elements need.
 template <class Use>
 void for_blocks(int64_t numel, int64_t per_block, uint64_t seed, uint64_t offset, Use&& use) {
@@ -17,7 +68,7 @@ void for_blocks(int64_t numel, int64_t per_block, uint64_t seed, uint64_t offset
   parallel_for((numel + group_size - 1) / group_size, 8, [&](int64_t first, int64_t last) {
     uint32_t words[4 * kBlocks];
     for (int64_t group = first; group < last; ++group) {
-      philox::fill_words<kBlocks>(words, seed, offset + uint64_t(group * kBlocks));
+      fill_words(words, seed, offset + uint64_t(group * kBlocks));
       use(group * group_size, words);
     }
   });
@@ -97,11 +148,21 @@ void dropout(Tensor& y, const Tensor& x, double p, uint64_t seed, uint64_t offse
     T* out = y.data<T>();
     const T* in = x.data<T>();
     C scale = C(1 / (1 - p));
-    float threshold = float(p);
+    // uniform(word) >= float(p), both multiplied by 2^24: the comparison of two integers.
+    uint32_t threshold = uint32_t(std::ceil(double(float(p)) * 0x1p24));
     for_blocks(n, 4, seed, offset, [=](int64_t base, const uint32_t* words) {
-      for (int64_t i = 0; i < std::min(4 * kBlocks, n - base); ++i) {
-        C kept = scale * C(in[base + i]);
-        out[base + i] = T(philox::uniform(words[i]) >= threshold ? kept : C(0));
+      T* to = out + base;
+      const T* from = in + base;
+      int64_t count = std::min(4 * kBlocks, n - base), ahead = 8 * kBlocks;
+      // While words are drawn memory is idle, and the bursts between them are too short for the hardware to run ahead.
+      for (int64_t i = ahead; i < std::min(ahead + count, n - base); i += int64_t(64 / sizeof(T))) {
+        __builtin_prefetch(from + i);
+        __builtin_prefetch(to + i, 1);
+      }
+#pragma GCC ivdep
+      for (int64_t i = 0; i < count; ++i) {
+        C kept = scale * C(from[i]);
+        to[i] = T(words[i] >> 8 >= threshold ? kept : C(0));
       }
     });
   });

@@ -1,5 +1,6 @@
 // Reductions. Sums run in chunks of fixed size, folded in order: the same bits for any thread count.
 #include "tensor/cpu/parallel.h"
+#include "tensor/cpu/scratch.h"
 #include "tensor/kernels.h"
 
 namespace mote::cpu {
@@ -21,24 +22,35 @@ void sum_middle(C* y, const T* x, int64_t outer, int64_t length, int64_t inner) 
     });
     return;
   }
-  constexpr int64_t kChunk = 128;
-  int64_t chunks = std::max<int64_t>((length + kChunk - 1) / kChunk, 1);
-  std::vector<C> partial(size_t(outer * chunks * inner), C(0));
-  parallel_for(outer * chunks, kGrain / (kChunk * inner), [&](int64_t first, int64_t last) {
+  // Rows are added `repeat` at a time, which makes the inner loop long where rows are short: the sums of a chunk are
+  // `repeat` rows themselves.
+  constexpr int64_t kLanes = 256, kTimes = 64;
+  int64_t repeat = std::max<int64_t>(kLanes / inner, 1), lanes = repeat * inner, chunk_rows = kTimes * repeat;
+  int64_t chunks = std::max<int64_t>((length + chunk_rows - 1) / chunk_rows, 1);
+  Scratch<double> partial(outer * chunks * inner);
+  ThreadScratch<C> scratch(lanes);
+  parallel_for(outer * chunks, kGrain / (kTimes * lanes), [&](int64_t first, int64_t last) {
+    C* sums = scratch.mine();
     for (int64_t item = first; item < last; ++item) {
-      int64_t o = item / chunks, begin = item % chunks * kChunk, end = std::min(length, begin + kChunk);
-      C* sums = partial.data() + item * inner;
-      for (int64_t l = begin; l < end; ++l) {
-        const T* row = x + (o * length + l) * inner;
-        for (int64_t i = 0; i < inner; ++i) sums[i] += C(row[i]);
+      int64_t o = item / chunks, begin = item % chunks * chunk_rows, end = std::min(length, begin + chunk_rows);
+      const T* from = x + (o * length + begin) * inner;
+      std::fill(sums, sums + lanes, C(0));
+      for (int64_t left = (end - begin) * inner; left > 0; left -= lanes, from += lanes) {
+        int64_t count = std::min(left, lanes);
+#pragma GCC ivdep
+        for (int64_t i = 0; i < count; ++i) sums[i] += C(from[i]);
       }
+      double* into = partial.data() + item * inner;
+      for (int64_t i = 0; i < inner; ++i) into[i] = double(sums[i]);
+      for (int64_t row = 1; row < repeat; ++row)
+        for (int64_t i = 0; i < inner; ++i) into[i] += double(sums[row * inner + i]);
     }
   });
   parallel_for(outer * inner, kGrain / chunks, [&](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
       int64_t o = item / inner, i = item % inner;
       double total = 0;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += double(partial[size_t((o * chunks + chunk) * inner + i)]);
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += partial.data()[(o * chunks + chunk) * inner + i];
       y[item] = C(total);
     }
   });

@@ -11,22 +11,25 @@ namespace {
 /// large[n, i, j] = scale small[n, i / factor, j / factor].
 template <class T>
 void spread(Tensor& large, const Tensor& small, int64_t factor, double scale) {
-  int64_t h = small.size(1), w = small.size(2), channels = small.size(3);
+  int64_t h = small.size(1), w = small.size(2), channels = small.size(3), width = w * factor * channels;
   using C = compute_t<T>;
-  parallel_for(large.size(0) * large.size(1), kGrain / std::max<int64_t>(w * factor * channels, 1), [&](int64_t first, int64_t last) {
+  parallel_for(small.size(0) * h, kGrain / std::max<int64_t>(width * factor, 1), [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
-      int64_t n = row / (h * factor), i = row % (h * factor) / factor;
-      const T* from = small.data<T>() + (n * h + i) * w * channels;
-      T* to = large.data<T>() + row * w * factor * channels;
-      for (int64_t j = 0; j < w * factor; ++j)
-        for (int64_t c = 0; c < channels; ++c) to[j * channels + c] = T(C(scale) * C(from[j / factor * channels + c]));
+      const T* from = small.data<T>() + row * w * channels;
+      T* to = large.data<T>() + row * factor * width;   // row n h + i becomes `factor` equal rows from here on
+      for (int64_t j = 0; j < w * factor; ++j) {
+        const T* pixel = from + j / factor * channels;
+#pragma GCC ivdep
+        for (int64_t c = 0; c < channels; ++c) to[j * channels + c] = T(C(scale) * C(pixel[c]));
+      }
+      for (int64_t u = 1; u < factor; ++u) std::copy_n(to, width, to + u * width);
     }
   });
 }
 
-/// small = scale times the sum of large over its window.
-template <class T>
-void gather_windows(Tensor& small, const Tensor& large, int64_t factor, double scale) {
+/// small = scale times the sum of large over its window. Factor is int64_t or, for loops that vectorise, a constant.
+template <class T, class Factor>
+void gather_windows_by(Tensor& small, const Tensor& large, Factor factor, double scale) {
   int64_t h = small.size(1), w = small.size(2), channels = small.size(3);
   using C = compute_t<T>;
   parallel_for(small.size(0) * h, kGrain / std::max<int64_t>(w * factor * factor * channels, 1), [&](int64_t first, int64_t last) {
@@ -34,6 +37,7 @@ void gather_windows(Tensor& small, const Tensor& large, int64_t factor, double s
       const T* from = large.data<T>() + row * factor * factor * w * channels;   // row n h + i starts its windows here
       T* to = small.data<T>() + row * w * channels;
       for (int64_t j = 0; j < w; ++j)
+#pragma GCC ivdep
         for (int64_t c = 0; c < channels; ++c) {
           C sum = C(0);
           for (int64_t u = 0; u < factor; ++u)
@@ -42,6 +46,12 @@ void gather_windows(Tensor& small, const Tensor& large, int64_t factor, double s
         }
     }
   });
+}
+
+template <class T>
+void gather_windows(Tensor& small, const Tensor& large, int64_t factor, double scale) {
+  if (factor == 2) gather_windows_by<T>(small, large, std::integral_constant<int64_t, 2>{}, scale);
+  else gather_windows_by<T>(small, large, factor, scale);
 }
 
 }  // namespace
