@@ -108,11 +108,7 @@ Tensor AttentionBlock::forward(const Tensor& x) const {
   DType dtype = x.dtype();
   Tensor weight = concat({q_.weight().in(dtype), k_.weight().in(dtype), v_.weight().in(dtype)}, 1);
   Tensor bias = concat({q_.bias().in(dtype), k_.bias().in(dtype), v_.bias().in(dtype)}, 0);
-  // q | k | v is three times as wide as what it is made from, and a small product: made again in backward, not kept.
-  Tensor qkv = remade(linear(h, weight, bias), [h_ = Saved(h), weight_ = Saved(weight), bias_ = Saved(bias)] {
-    return linear(h_.get(), weight_.get(), bias_.get());
-  });
-  h = attention(qkv, heads_);
+  h = attention(linear(h, weight, bias), heads_);
   // The projection as a 1x1 convolution: the same product, whose epilogue adds x without another pass over memory.
   Tensor proj = reshape(proj_.weight().in(dtype), {1, 1, channels, channels});
   return conv2d(reshape(h, x.shape()), proj, proj_.bias().in(dtype), Conv2dSpec{}, {}, x);
