@@ -258,7 +258,7 @@ void kernel_tiles(float* u, int64_t stride, const T* w, bool exchanged, int64_t 
 
 }  // namespace
 
-bool WinogradShape::pays() const {
+bool WinogradShape::pays_in_f32() const {
   // Below some hundred pixels the transform of the weights costs more than it saves.
   return in_channels % 16 == 0 && out_channels % 16 == 0 && in_channels > 0 && out_height >= 4 && out_width >= 4 &&
          images * out_height * out_width >= 256;
