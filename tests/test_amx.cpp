@@ -259,6 +259,16 @@ TEST_CASE("the micro-kernel sums two runs of rows by a panel of any width", "[am
   }
 }
 
+TEST_CASE("the loop that measures the ceiling counts four products of 16 x 32 x 16 a round", "[amx]") {
+  {
+    AmxSwitch off(false);
+    CHECK(error_of([] { amx_loop(1); }).starts_with("amx_loop: needs tiles, which are "));
+  }
+  if (!have_tiles()) return;
+  AmxSwitch on(true);
+  CHECK(amx_loop(3) == 3 * 4 * 2 * 16 * 32 * 16);
+}
+
 // ---- The kernels ---------------------------------------------------------------------------------------------------
 
 namespace {

@@ -1,5 +1,6 @@
 #include "tensor/cpu/amx.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -180,6 +181,25 @@ void PlainTiles::dot(int sum, int a, int b) {
     for (int n = 0; n < bytes / 4; ++n) total[n] = flushed(flushed(total[n]) + flushed(even[n] + odd[n]));
     std::memcpy(state.data[sum][m], total, sizeof total);
   }
+}
+
+// ---- The ceiling ---------------------------------------------------------------------------------------------------
+
+double amx_loop(int64_t rounds) {
+  check(amx_enabled(), "amx_loop: needs tiles, which are ", name_of(amx_use()));
+  TileConfig config;
+  std::fill_n(config.rows, kTiles, uint8_t(kTileMaxRows));
+  std::fill_n(config.row_bytes, kTiles, uint16_t(kTileMaxBytes));
+  Tiles::configure(config);   // clears all tiles: the operands are zeros, which take as long as others
+  for (int64_t round = 0; round < rounds; ++round) {
+    Tiles::dot<0, 4, 6>();
+    Tiles::dot<1, 4, 7>();
+    Tiles::dot<2, 5, 6>();
+    Tiles::dot<3, 5, 7>();
+  }
+  Tiles::release();
+  constexpr double kProducts = double(kTileMaxRows) * (kTileMaxBytes / 4) * (kTileMaxBytes / 2);
+  return 4 * 2 * kProducts * double(rounds);
 }
 
 }  // namespace mote::cpu

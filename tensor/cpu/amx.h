@@ -100,4 +100,8 @@ inline constexpr bool kAmxCompiled = false;
 using Tiles = PlainTiles;
 #endif
 
+/// The most that tiles can do, for benchmarks: `rounds` times four independent products in registers, on the calling
+/// thread. Returns the FLOP done. Needs amx_enabled().
+double amx_loop(int64_t rounds);
+
 }  // namespace mote::cpu
