@@ -88,7 +88,8 @@ bool AmxSwitch::possible() {
 
 AmxSwitch::AmxSwitch(bool on) : before_(enabled()) {
   if (on && !possible())
-    fail(Error::Kind::resource, "AmxSwitch: tiles are ", name_of(amx_use()), "; needs a build with AVX512-BF16, and AMX where it is compiled in");
+    fail(Error::Kind::resource, "AmxSwitch: tiles are ", name_of(amx_use()), 
+         "; needs a build with AVX512-BF16, and AMX where it is compiled in");
   enabled() = on;
 }
 

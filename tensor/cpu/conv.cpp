@@ -312,8 +312,10 @@ void fold_chunks(T* to, const C* partial, int64_t chunks, int64_t rows, int64_t 
 /// conv2d_dw in tiles of AMX. An image of dy becomes one long run of pixels, its rows filled up with zeros, and x^T rows
 /// that a tap shifts against it: with a stride s, x is first taken apart into s x s phases, [Ho + ..][Wo + ..] pixels each,
 /// so that every tap reads one of them without gaps. What a shift moves over an edge of x meets a zero of dy.
-void conv2d_dw_amx(bf16* dw, const bf16* x, const bf16* dy, const WinogradShape& shape, int64_t P, int64_t Q, int64_t s) {
-  int64_t channels = shape.in_channels, K = shape.out_channels, Ho = shape.out_height, Wo = shape.out_width;
+/// Not used in builds that widen bf16.
+[[maybe_unused]] void conv2d_dw_amx(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& spec) {
+  int64_t images = x.size(0), H = x.size(1), W = x.size(2), channels = x.size(3), s = spec.stride;
+  int64_t Ho = dy.size(1), Wo = dy.size(2), K = dy.size(3), P = dw.size(0), Q = dw.size(1);
   int64_t phases_y = std::min(s, P), phases_x = std::min(s, Q), phases = phases_y * phases_x;
   int64_t width = Wo + (Q - 1) / s, height = Ho + (P - 1) / s, length = packed_k<bf16>(Ho * width);
   // A row of x^T reaches as far as the last tap reads, in zeros where the image has ended.
@@ -322,15 +324,18 @@ void conv2d_dw_amx(bf16* dw, const bf16* x, const bf16* dy, const WinogradShape&
   int64_t panels = panels_of<float>(K), padded = panels * kPanel<float>, sums = P * Q * channels * padded;
 
   // Images are cut into chunks and groups as in conv2d_dw: how many depends on shapes only.
-  int64_t images = shape.images, bytes = std::max<int64_t>(sums * int64_t(sizeof(float)), 1);
+  int64_t bytes = std::max<int64_t>(sums * int64_t(sizeof(float)), 1);
   int64_t chunks = std::clamp<int64_t>((int64_t(8) << 20) / bytes, 2, 8);
   chunks = std::clamp<int64_t>(images, 1, chunks);
-  int64_t group = std::max<int64_t>((int64_t(1) << 20) / std::max<int64_t>((x_image + dy_image) * int64_t(sizeof(bf16)), 1), 1);
+  int64_t image_bytes = std::max<int64_t>((x_image + dy_image) * int64_t(sizeof(bf16)), 1);
+  int64_t group = std::max<int64_t>((int64_t(1) << 20) / image_bytes, 1);
   group = std::min(group, (images + chunks - 1) / chunks);
+  // A product takes two tiles of channels.
   int64_t step = amx_rows(channels), pairs = (channels + 2 * step - 1) / (2 * step), items = P * Q * pairs;
   int64_t shares = std::min<int64_t>((omp_get_max_threads() + chunks - 1) / chunks, items);
   Scratch<float> partial(chunks * sums);
-  ThreadScratch<bf16> x_scratch(group * x_image), dy_scratch(group * dy_image), rows_scratch(std::max(ld * channels, length * K));
+  ThreadScratch<bf16> x_scratch(group * x_image), dy_scratch(group * dy_image);
+  ThreadScratch<bf16> rows_scratch(std::max(ld * channels, length * K));
   parallel_for(chunks * shares, 1, [&](int64_t first_item, int64_t last_item) {
     bf16 *xt = x_scratch.mine(), *gradients = dy_scratch.mine(), *rows = rows_scratch.mine();
     AmxRegion region;
@@ -341,35 +346,36 @@ void conv2d_dw_amx(bf16* dw, const bf16* x, const bf16* dy, const WinogradShape&
       for (int64_t n0 = images * chunk / chunks; n0 < image_end || fresh; n0 += group) {
         int64_t count = std::clamp<int64_t>(image_end - n0, 0, group);
         for (int64_t n = 0; n < count; ++n) {
-          const bf16* image = x + (n0 + n) * shape.in_height * shape.in_width * channels;
+          const bf16* image = x.data<bf16>() + (n0 + n) * H * W * channels;
+          const bf16* gradient = dy.data<bf16>() + (n0 + n) * Ho * Wo * K;
           for (int64_t phase = 0; phase < phases; ++phase) {
             std::fill(rows, rows + ld * channels, bf16());
             for (int64_t i = 0; i < height; ++i) {
-              int64_t iy = i * s + phase / phases_x - shape.top, left = phase % phases_x - shape.left;
-              if (iy < 0 || iy >= shape.in_height) continue;
-              Run run(width, shape.in_width, s, left);
-              const bf16* from = image + (iy * shape.in_width + run.begin * s + left) * channels;
+              int64_t iy = i * s + phase / phases_x - spec.top, left = phase % phases_x - spec.left;
+              if (iy < 0 || iy >= H) continue;
+              Run run(width, W, s, left);
+              const bf16* from = image + (iy * W + run.begin * s + left) * channels;
               for (int64_t j = run.begin; j < run.end; ++j, from += s * channels)
                 std::copy_n(from, channels, rows + (i * width + j) * channels);
             }
             transpose<float>(xt + n * x_image + phase * channels * ld, ld, rows, channels, channels, ld);
           }
           std::fill(rows, rows + length * K, bf16());
-          for (int64_t i = 0; i < Ho; ++i)
-            std::copy_n(dy + ((n0 + n) * Ho + i) * Wo * K, Wo * K, rows + i * width * K);
+          for (int64_t i = 0; i < Ho; ++i) std::copy_n(gradient + i * Wo * K, Wo * K, rows + i * width * K);
           pack_panels(gradients + n * dy_image, Matrix<bf16>{rows, K}, length, K);
         }
         for (int64_t at = items * share / shares; at < items * (share + 1) / shares; ++at) {
           int64_t tap = at / pairs, p = tap / Q, q = tap % Q, c = at % pairs * 2 * step;
           const bf16* a = xt + (p % s * phases_x + q % s) * channels * ld + c * ld + p / s * width + q / s;
           for (int64_t panel = 0; panel < panels; ++panel) {
+            const bf16* b = gradients + panel * length * kPanel<float>;
             int64_t k = panel * kPanel<float>;
-            region.run(std::min(step, channels - c), std::clamp<int64_t>(channels - c - step, 0, step), K - k, [&](auto product) {
+            int64_t first = std::min(step, channels - c), second = std::clamp<int64_t>(channels - c - step, 0, step);
+            region.run(first, second, K - k, [&](auto product) {
               for (int64_t n = 0; n < count; ++n)
-                product.add(length, a + n * x_image, a + n * x_image + step * ld, ld,
-                            gradients + n * dy_image + panel * length * kPanel<float>);
-            }, [&](int64_t row, bool second, auto tile) {
-              float* to = out + (tap * channels + c + second * step + row) * padded + k;
+                product.add(length, a + n * x_image, a + n * x_image + step * ld, ld, b + n * dy_image);
+            }, [&](int64_t row, bool in_second, auto tile) {
+              float* to = out + (tap * channels + c + in_second * step + row) * padded + k;
               if (!fresh) tile.add_from(to, padded, tile.kWidth);
               tile.store(to, padded, tile.kWidth);
             });
@@ -379,7 +385,7 @@ void conv2d_dw_amx(bf16* dw, const bf16* x, const bf16* dy, const WinogradShape&
       }
     }
   });
-  fold_chunks(dw, partial.data(), chunks, P * Q * channels, K, padded);
+  fold_chunks(dw.data<bf16>(), partial.data(), chunks, P * Q * channels, K, padded);
 }
 
 }  // namespace
@@ -391,8 +397,7 @@ void conv2d_dw(Tensor& dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& 
     using T = decltype(zero);
     using C = compute_t<T>;
     if constexpr (std::is_same_v<operand_t<T>, bf16>) {
-      if (amx_enabled())
-        return conv2d_dw_amx(dw.data<T>(), x.data<T>(), dy.data<T>(), winograd_shape(x, dy, spec), P, Q, spec.stride);
+      if (amx_enabled()) return conv2d_dw_amx(dw, x, dy, spec);
     }
     if constexpr (std::is_same_v<C, float>) {
       WinogradShape shape = winograd_shape(x, dy, spec);
