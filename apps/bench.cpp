@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "tensor/cpu/amx.h"
 #include "tensor/cpu/tile.h"
 #include "tensor/io/file.h"
 #include "tensor/tensor.h"
@@ -97,7 +98,10 @@ Ceilings measure_ceilings() {
   ceilings.bf16_gflops = peak_of(dot_loop);
   ceilings.bf16_by = "vdpbf16ps";
 #endif
-  // AMX: where the build and the processor have bf16 tiles, the peak is that of a loop of tdpbf16ps, and belongs here.
+  if (cpu::kAmxCompiled && cpu::amx_enabled()) {
+    ceilings.bf16_gflops = peak_of(cpu::amx_loop);
+    ceilings.bf16_by = "tdpbf16ps";
+  }
 
   int64_t n = int64_t(16) << 20;   // 64 MiB an array
   int threads = omp_get_max_threads();

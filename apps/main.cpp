@@ -16,6 +16,7 @@
 #include "apps/cpu_check.h"
 #include "apps/progress.h"
 #include "mote_commit.h"
+#include "tensor/cpu/amx.h"
 #include "tensor/error.h"
 
 namespace mote::apps {
@@ -40,6 +41,7 @@ std::string version_text() {
   }
   text += "instruction sets: " + (built.empty() ? "baseline" : built) + "\n";
   if (!more.empty()) text += "not used, though this machine has them: " + more + "\n";
+  text += "AMX: " + std::string(cpu::name_of(cpu::amx_use())) + "\n";
   text += "OpenMP threads: " + std::to_string(omp_get_max_threads()) + "\n";
 #ifdef MOTE_CUDA
   text += "CUDA: " MOTE_CUDA "\n";   // toolkit and architectures, from CMakeLists.txt
@@ -141,7 +143,7 @@ int run(int argc, char** argv) {
 #endif
   CLI::App app{"mote: diffusion models from scratch"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", version_text());
+  app.set_version_flag("--version", version_text);
   app.footer("Examples:\n"
              "  mote train --data fashion-mnist --unet fmnist --steps 1500 --out runs/first --seed 1\n"
              "  mote sample --run runs/first --steps 50 --count 64 --out a.png\n"

@@ -195,7 +195,7 @@ TEST_CASE("--version and every --help answer on stdout with exit code 0", "[cli]
   test::ScratchFolder folder;
   Result version = mote_in(folder, {"--version"});
   REQUIRE_DONE(version);
-  for (const char* line : {"mote ", "commit: ", "compiler: ", "instruction sets: ", "OpenMP threads: ", "CUDA: "})
+  for (const char* line : {"mote ", "commit: ", "compiler: ", "instruction sets: ", "AMX: ", "OpenMP threads: ", "CUDA: "})
     CHECK(contains(version.out, line));
   for (const Args& command : {Args{"train"}, {"sample"}, {"data", "info"}, {"data", "check"}, {"data", "grid"},
                               {"ckpt", "info"}, {"ckpt", "verify"}, {"ckpt", "export"}, {"report"}, {"bench"}}) {

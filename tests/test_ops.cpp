@@ -7,6 +7,7 @@
 #include <regex>
 #include <set>
 
+#include "tensor/cpu/amx.h"
 #include "tests/op_table.h"
 #include "tests/support.h"
 
@@ -247,6 +248,37 @@ TEST_CASE("every op agrees with itself in f64 on large inputs", "[ops][grad]") {
       for (size_t i = 0; i < got.gradients.size(); ++i) {
         INFO("gradient of input " << i);
         CHECK(compare(got.gradients[i], expected.gradients[i], tolerance) == "");
+      }
+    }
+  }
+}
+
+TEST_CASE("products, convolutions and attention in tiles of AMX pass the same checks, for any number of threads",
+          "[ops][grad][threads][amx]") {
+  if (!cpu::AmxSwitch::possible()) {
+    WARN("skipped: tiles need a build with AVX512-BF16, and AMX in the machine where it is compiled in");
+    return;
+  }
+  cpu::AmxSwitch tiles(true);
+  for (const Row& row : op_table()) {
+    if (row.op != "matmul" && row.op != "linear" && row.op != "conv2d" && row.op != "attention") continue;
+    for (const std::vector<Shape>& shapes : {row.shapes, row.large}) {
+      if (shapes.empty()) continue;
+      INFO(row.name() << (shapes == row.large ? ", large" : "") << ", seed " << row.seed());
+      std::vector<Tensor> inputs = converted(row.make_inputs(shapes), DType::bf16), fixed = row.make_fixed(shapes);
+      auto run_with = [&](int count) {
+        Threads threads(count);
+        return run_row(row, inputs, fixed);
+      };
+      Result got = run_with(1), expected = run_row(row, converted(inputs, DType::f64), fixed);
+      CHECK(compare(got.y, expected.y, row.bf16_tolerance) == "");
+      for (size_t i = 0; i < got.gradients.size(); ++i) {
+        INFO("gradient of input " << i);
+        CHECK(compare(got.gradients[i], expected.gradients[i], row.bf16_gradient_tolerance) == "");
+      }
+      for (int count : {2, 3, 7}) {
+        INFO(count << " threads");
+        check_same_bits(run_with(count), got);
       }
     }
   }

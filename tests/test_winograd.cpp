@@ -26,7 +26,7 @@ TEST_CASE("a 3x3 convolution of 256 channels in f32 is within 1e-5 of f64, forwa
   Tensor x = normal({2, 12, 13, 256}, DType::f64, Generator{1}), w = normal({3, 3, 256, 256}, DType::f64, Generator{2});
   Tensor dy = normal(x.shape(), DType::f64, Generator{3});
   Conv2dSpec same = Conv2dSpec::same(3);
-  REQUIRE(cpu::WinogradShape{2, 12, 13, 256, 12, 13, 256, 1, 1}.pays());
+  REQUIRE(cpu::WinogradShape{2, 12, 13, 256, 12, 13, 256, 1, 1}.pays<float>());
   auto run = [&](DType dtype) {
     Tensor a = x.to(dtype).clone(), b = w.to(dtype).clone(), g = dy.to(dtype), y = empty_like(a), da = empty_like(a), db = empty_like(b);
     kernel::conv2d(y, a, b, {}, {}, {}, same);
@@ -54,10 +54,10 @@ TEST_CASE("an image far from zero loses no more digits in Winograd's method than
 }
 
 TEST_CASE("Winograd's method is left for the direct one where shapes do not fit it", "[winograd]") {
-  CHECK(cpu::WinogradShape{64, 28, 28, 32, 28, 28, 32, 1, 1}.pays());
-  CHECK_FALSE(cpu::WinogradShape{64, 28, 28, 1, 28, 28, 32, 1, 1}.pays());    // channels that fill no vector
-  CHECK_FALSE(cpu::WinogradShape{64, 28, 28, 32, 28, 28, 33, 1, 1}.pays());
-  CHECK_FALSE(cpu::WinogradShape{64, 4, 4, 256, 4, 4, 256, 1, 1}.pays());     // 16 pixels: the weights cost more
+  CHECK(cpu::WinogradShape{64, 28, 28, 32, 28, 28, 32, 1, 1}.pays<float>());
+  CHECK_FALSE(cpu::WinogradShape{64, 28, 28, 1, 28, 28, 32, 1, 1}.pays<float>());    // channels that fill no vector
+  CHECK_FALSE(cpu::WinogradShape{64, 28, 28, 32, 28, 28, 33, 1, 1}.pays<float>());
+  CHECK_FALSE(cpu::WinogradShape{64, 4, 4, 256, 4, 4, 256, 1, 1}.pays<float>());     // 16 pixels: the weights cost more
 }
 
 TEST_CASE("an image has the same bits in a batch of one and of seven", "[winograd]") {

@@ -16,10 +16,10 @@ void gemm_parallel(int64_t M, int64_t N, int64_t K, const Matrix<T>& a, const Ma
       pack_panel(packed.data() + panel * kColumns * packed_k<E>(K), b, K, N, panel);
   });
   // Work is handed out in whole tiles; a thread should have some 10^5 multiplications to do.
-  int64_t tiles = (M + kTileRows - 1) / kTileRows;
+  int64_t height = std::is_same_v<E, bf16> && amx_enabled() ? kAmxRows : kTileRows, tiles = (M + height - 1) / height;
   ThreadScratch<E> block(kBlockElements<E>);
-  parallel_for(tiles, (int64_t(1) << 17) / std::max<int64_t>(kTileRows * N * K, 1), [&](int64_t first, int64_t last) {
-    gemm_rows(first * kTileRows, std::min(M, last * kTileRows), N, K, a, static_cast<const E*>(packed.data()), c, N,
+  parallel_for(tiles, (int64_t(1) << 17) / std::max<int64_t>(height * N * K, 1), [&](int64_t first, int64_t last) {
+    gemm_rows(first * height, std::min(M, last * height), N, K, a, static_cast<const E*>(packed.data()), c, N,
               bias, false, block.mine());
   });
 }

@@ -1,7 +1,9 @@
 // gemm.h - packed matrix products: C[M, N] = op(A)[M, K] op(B)[K, N] (+ C), row-major with leading dimensions.
-// B is packed into panels of kPanel columns; A is packed a block at a time; the tile of tile.h does the work. Each
-// element is summed over k in ascending order whatever the tiling, so results do not depend on the thread count.
+// B is packed into panels of kPanel columns; A is packed a block at a time; the tile of tile.h does the work, or, for
+// bf16 where there is AMX, the tiles of amx_kernel.h. Each element is summed over k in an order that does not depend on
+// the tiling, so results do not depend on the thread count.
 #pragma once
+#include "tensor/cpu/amx_kernel.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/scratch.h"
 #include "tensor/cpu/tile.h"
@@ -24,16 +26,20 @@ inline constexpr int64_t kBlockM = 224;    // a block of A (473 KB) stays in L2
 template <class C>
 int64_t panels_of(int64_t columns) { return (columns + kPanel<C> - 1) / kPanel<C>; }
 
-/// K as it is packed: bf16 comes in pairs.
+/// K as it is packed: bf16 comes in pairs, or in whole tiles of AMX.
 template <class E>
-constexpr int64_t packed_k(int64_t K) { return std::is_same_v<E, bf16> ? (K + 1) / 2 * 2 : K; }
+int64_t packed_k(int64_t K) {
+  if constexpr (!std::is_same_v<E, bf16>) return K;
+  int64_t unit = amx_enabled() ? kAmxDepth : 2;
+  return (K + unit - 1) / unit * unit;
+}
 
 /// Elements that pack_panels (below) writes.
 template <class E>
 int64_t packed_size(int64_t K, int64_t N) { return panels_of<compute_t<E>>(N) * kPanel<compute_t<E>> * packed_k<E>(K); }
 
-/// Packs panel `panel` of B: out[k kPanel + column], of bf16 out[k / 2][column][k % 2]; columns past N, and k past K where
-/// K is odd, are zero.
+/// Packs panel `panel` of B: out[k kPanel + column], of bf16 out[k / 2][column][k % 2]; columns past N, and k from K up to
+/// packed_k(K), are zero.
 template <class E, class T>
 void pack_panel(E* out, const Matrix<T>& b, int64_t K, int64_t N, int64_t panel) {
   constexpr int64_t kColumns = kPanel<compute_t<E>>;
@@ -57,6 +63,7 @@ void pack_panel(E* out, const Matrix<T>& b, int64_t K, int64_t N, int64_t panel)
       }
       std::fill(to + columns, to + kColumns, 0u);
     }
+    std::fill(pairs + (K + 1) / 2 * kColumns, pairs + packed_k<E>(K) / 2 * kColumns, 0u);
   } else if (b.transposed) {
     transpose<E>(out, kColumns, b.data + first * b.ld, b.ld, K, columns);
     for (int64_t k = 0; k < K && columns < kColumns; ++k) std::fill(out + k * kColumns + columns, out + (k + 1) * kColumns, E(0));
@@ -69,10 +76,11 @@ void pack_panel(E* out, const Matrix<T>& b, int64_t K, int64_t N, int64_t panel)
   }
 }
 
-/// block[r ld + k] = element (m0 + r, k0 + k) of A; an odd length is filled up with a zero where E comes in pairs.
+/// block[r ld + k] = element (m0 + r, k0 + k) of A; from `length` up to packed_k(length) it is zero.
 template <class E, class TA>
 void pack_block(E* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t rows, int64_t k0, int64_t length) {
-  for (int64_t r = 0; r < rows && packed_k<E>(length) > length; ++r) block[r * ld + length] = E(0.0f);
+  int64_t padding = packed_k<E>(length) - length;
+  for (int64_t r = 0; r < rows && padding > 0; ++r) std::fill_n(block + r * ld + length, padding, E(0.0f));
   if (!a.transposed) {
     for (int64_t r = 0; r < rows; ++r) {
       const TA* from = a.data + (m0 + r) * a.ld + k0;
@@ -84,12 +92,39 @@ void pack_block(E* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t r
   transpose<compute_t<E>>(block, ld, a.data + k0 * a.ld + m0, a.ld, rows, length);
 }
 
+/// gemm_block (below) in tiles of AMX.
+template <class TC>
+void gemm_block_amx(int64_t rows, int64_t N, int64_t length, const bf16* block, int64_t ld, const bf16* panels,
+                    int64_t panel_stride, TC* c, int64_t ldc, const float* bias, bool accumulate) {
+  AmxRegion region;
+  int64_t step = amx_rows(rows);
+  for (int64_t panel = 0; panel < panels_of<float>(N); ++panel) {
+    const bf16* b = panels + panel * panel_stride;
+    int64_t column = panel * kAmxColumns, columns = std::min(kAmxColumns, N - column);
+    for (int64_t r = 0; r < rows; r += 2 * step) {
+      const bf16* a = block + r * ld;
+      region.run(std::min(step, rows - r), std::clamp<int64_t>(rows - r - step, 0, step), columns,
+                 [&](auto sums) { sums.add(length, a, a + step * ld, ld, b); },
+                 [&](int64_t row, bool second, auto tile) {
+        TC* to = c + (r + second * step + row) * ldc + column;
+        if (accumulate) tile.add_from(to, ldc, columns);
+        else if (bias) tile.add_from(bias + column, 0, columns);
+        tile.store(to, ldc, columns);
+      });
+    }
+  }
+}
+
 /// The rows of a packed block against packed panels: c[r, n] (+)= sum over k < length of block[r ld + k] B[k, n].
-///   panels: those of the first of these k; panel_stride elements lie between two of them
+///   length is packed_k of something; panels: those of the first of these k; panel_stride elements lie between two of them
 ///   bias [N] or null starts each sum; accumulate starts from what C holds. C may be of another type than the sums.
 template <class C, class E, class TC>
 void gemm_block(int64_t rows, int64_t N, int64_t length, const E* block, int64_t ld, const E* panels, int64_t panel_stride,
                 TC* c, int64_t ldc, const C* bias, bool accumulate) {
+  if constexpr (std::is_same_v<E, bf16>) {
+    if (amx_enabled())
+      return gemm_block_amx(rows, N, length, block, ld, panels, panel_stride, c, ldc, bias, accumulate);
+  }
   int64_t step = tile_rows(rows);
   for (int64_t panel = 0; panel < panels_of<C>(N); ++panel) {
     const E* b = panels + panel * panel_stride;
@@ -113,8 +148,9 @@ void gemm_block(int64_t rows, int64_t N, int64_t length, const E* block, int64_t
 }
 
 /// Row length of a packed block: off the powers of two, so that the rows of a tile do not meet in the same cache sets.
+template <class E> inline constexpr int64_t kBlockGap = 64 / int64_t(sizeof(E));
 template <class E>
-constexpr int64_t block_ld(int64_t length) { return packed_k<E>(length) + 64 / int64_t(sizeof(E)); }
+int64_t block_ld(int64_t length) { return packed_k<E>(length) + kBlockGap<E>; }
 
 /// Rows first..last-1 of C against all packed panels of B. `block` holds kBlockElements<E>. C may be of another type
 /// than the sums, to be rounded once, if K <= kBlockK<E>.
@@ -141,7 +177,7 @@ void gemm_rows(int64_t first, int64_t last, int64_t N, int64_t K, const Matrix<T
   }
 }
 
-template <class E> inline constexpr int64_t kBlockElements = kBlockM * block_ld<E>(kBlockK<E>);
+template <class E> inline constexpr int64_t kBlockElements = kBlockM * (kBlockK<E> + kBlockGap<E>);
 
 /// Packs all panels of B.
 template <class E, class T>

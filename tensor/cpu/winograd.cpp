@@ -259,7 +259,7 @@ void kernel_tiles(float* u, int64_t stride, const T* w, bool exchanged, int64_t 
 
 }  // namespace
 
-bool WinogradShape::pays() const {
+bool WinogradShape::pays_in_f32() const {
   // Small images leave the transform of the weights little to save. How many images there are must not count: an image
   // keeps its bits whatever batch it is in.
   return in_channels % 16 == 0 && out_channels % 16 == 0 && in_channels > 0 && out_height >= 4 && out_width >= 4 &&

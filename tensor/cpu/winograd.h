@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 
+#include "tensor/cpu/amx.h"
 #include "tensor/dtype.h"
 
 namespace mote::cpu {
@@ -26,8 +27,13 @@ struct WinogradShape {
   int64_t tile_rows() const { return (out_height + 3) / 4; }
   int64_t tile_columns() const { return (out_width + 3) / 4; }
   int64_t tiles() const { return images * tile_rows() * tile_columns(); }
-  /// Whether the fewer products are worth the transforms; the same for any number of images.
-  bool pays() const;
+  /// Whether the fewer products are worth the transforms, for tensors of T: the same for any number of images.
+  /// With AMX, products of bf16 are so fast that they are not.
+  template <class T>
+  bool pays() const { return !(std::is_same_v<T, bf16> && amx_enabled()) && pays_in_f32(); }
+
+ private:
+  bool pays_in_f32() const;
 };
 
 /// The convolution, with w [3, 3, C, K]; or, if `exchanged`, with the kernel turned by half a circle and C and K
