@@ -33,10 +33,10 @@ MOTE_INLINE void each_lane(Fn&& fn) {
   for (int64_t lane = 0; lane < kPanel<C>; ++lane) fn(lane);
 }
 
-/// Lanes of a panel whose products are made: half of them where the queries end in the first half. The other half holds
-/// anything, and nothing reads what comes of it.
-template <class C>
-int64_t computed_lanes(int64_t lanes) { return tile_vectors<C>(lanes) * kLanes<C>; }
+/// Lanes of a panel whose products are made: half of them where the queries, as they are packed, end in the first half.
+/// The other half holds anything, and nothing reads what comes of it.
+template <class C, class E>
+int64_t computed_lanes(int64_t lanes) { return tile_vectors<C>(packed_k<E>(lanes)) * kLanes<C>; }
 
 /// The panel as the tile wants it: as it lies, or in pairs in `packed`.
 template <class E, class C>
@@ -88,7 +88,7 @@ void attention(Tensor& y, Tensor& lse, const Tensor& qkv, int64_t heads) {
       pack_block(a.k, k_ld, Matrix<T>{q + channels, head.ld()}, 0, tokens, 0, width);
       pack_block(a.vt, vt_ld, Matrix<T>{q + 2 * channels, head.ld(), true}, 0, width, 0, tokens);
       for (int64_t first = 0; first < tokens; first += kQueries) {
-        int64_t lanes = std::min(kQueries, tokens - first), computed = computed_lanes<C>(lanes);
+        int64_t lanes = std::min(kQueries, tokens - first), computed = computed_lanes<C, E>(lanes);
         pack_panel(a.qt, Matrix<T>{q, head.ld(), true}, width, tokens, first / kQueries);
         gemm_block<C, E>(tokens, computed, depth, a.k, k_ld, a.qt, 0, a.scores, kQueries, nullptr, false);
         C largest[kQueries], sum[kQueries] = {};
@@ -166,7 +166,7 @@ void attention_backward(Tensor& dqkv, const Tensor& qkv, const Tensor& y, const 
       for (int64_t block = 0; block < tokens; block += kBlock) {
         int64_t rows = std::min(kBlock, tokens - block);
         for (int64_t first = block; first < block + rows; first += kQueries) {
-          int64_t panel = first / kQueries, lanes = std::min(kQueries, tokens - first), computed = computed_lanes<C>(lanes);
+          int64_t panel = first / kQueries, lanes = std::min(kQueries, tokens - first), computed = computed_lanes<C, E>(lanes);
           pack_panel(a.qt, Matrix<T>{q, head.ld(), true}, width, tokens, panel);
           pack_panel(a.gt, Matrix<T>{dout, channels, true}, width, tokens, panel);
           gemm_block<C, E>(tokens, computed, depth, a.k, k_ld, a.qt, 0, a.scores, kQueries, nullptr, false);

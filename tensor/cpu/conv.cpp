@@ -66,7 +66,7 @@ void convolve(T* y, const T* x, const E* panels, const Start<T, C>& start, const
   bool in_place = std::is_same_v<T, E> && depth == channels && left >= 0 && top >= 0 && left + width <= plan.in_width &&
                   top + height <= plan.in_height;
   int64_t row_bytes = width * depth * int64_t(sizeof(E)) * plan.stride;
-  int64_t band_rows = std::clamp<int64_t>(kBandBytes / std::max<int64_t>(row_bytes, 1), 4, plan.rows);
+  int64_t band_rows = std::min(plan.rows, std::max<int64_t>(kBandBytes / std::max<int64_t>(row_bytes, 1), 4));
   int64_t bands = (plan.rows + band_rows - 1) / band_rows;
   if (plan.images * bands < omp_get_max_threads()) {   // few images: smaller bands feed all threads
     bands = std::min<int64_t>(plan.rows, (omp_get_max_threads() + plan.images - 1) / plan.images);
