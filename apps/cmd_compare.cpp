@@ -390,7 +390,7 @@ void Compare::run() {
   }
   Json json = {{"command", command_line()}, {"checkpoint_hash", checkpoint_.hash},
                {"classifier", {{"hash", net_.hash}, {"accuracy", net_.accuracy}, {"held_out", net_.held_out}}}};
-  for (const auto& [key, value] : to_json(comparison_).items()) json[key] = value;
+  json.update(to_json(comparison_));
   for (const char* file : {"csv", "svg", "html"}) json["files"].push_back(store_.folder() + "/compare." + file);
   std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
 }

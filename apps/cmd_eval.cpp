@@ -25,7 +25,7 @@ using Json = nlohmann::ordered_json;
 struct EvalOptions {
   CommonOptions common;
   std::vector<std::string> sources, features;
-  DataOptions images;          // split, size, channels; for both sides
+  DataOptions images;          // split, size, channels, limit; for both sides
   int64_t count = 0;           // 0: as many as the smaller side has
   std::string classifier, data;
   ScoreOptions score;
@@ -90,7 +90,6 @@ Images load_both(const EvalOptions& o) {
 FeatureNet net_for(const EvalOptions& o) {
   DataOptions options = o.images;
   options.spec = o.data;
-  options.limit = 0;
   bool has_file = !o.classifier.empty() && std::filesystem::exists(o.classifier);
   // A file that is named alone is taken as it is; its hash stands in the name of the score.
   if (o.data.empty() && !has_file) options.spec = o.sources[1].ends_with(".npy") ? "" : o.sources[1];
@@ -325,6 +324,7 @@ CLI::App& add_action(CLI::App& parent, const std::string& name, const std::strin
   sub.add_option("--size", o->images.size, "resize the middle square of each image to SIZE x SIZE (0: as it is)")
       ->group("Images");
   sub.add_option("--channels", o->images.channels, "1 for grey, 3 for colour (0: as it is)")->group("Images");
+  sub.add_option("--limit", o->images.limit, "read only the first N images of a side (0: all)")->group("Images");
   return sub;
 }
 

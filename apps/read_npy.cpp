@@ -1,5 +1,6 @@
 #include "apps/read_npy.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <string_view>
@@ -136,10 +137,12 @@ Tensor load_npy(const std::string& path) {
     broken("has ", header.shape.size(), " axes; ", kMaxAxesRead, " or fewer are read");
   DType dtype = dtype_named(path, header.descr);
   size_t present = file.size() - begin - length;
-  int64_t needed = int64_t(size_of(dtype));
+  int64_t largest = int64_t(size_of(dtype));   // sizes of 0 taken as 1: an empty array may not have absurd sizes either
   for (int64_t size : header.shape)
-    if (__builtin_mul_overflow(needed, size, &needed)) broken("the sizes of the header overflow");
+    if (__builtin_mul_overflow(largest, std::max<int64_t>(size, 1), &largest) || largest > kLargestFile)
+      broken("the sizes of the header ask for more than ", kLargestFile, " bytes");
   Shape shape(header.shape);
+  int64_t needed = shape.numel() * int64_t(size_of(dtype));
   if (present != size_t(needed)) broken("the array ", dtype, shape, " needs ", needed, " bytes, the file has ", present);
   Tensor tensor = empty(shape, dtype);
   if (needed > 0) std::memcpy(tensor.raw(), file.data() + begin + length, size_t(needed));
