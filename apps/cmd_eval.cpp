@@ -1,5 +1,5 @@
-// cmd_eval.cpp - `mote eval fd|kid|prdc|nearest`: scores images against a reference. What real images score against real
-// ones, the floor, is always printed beside: without it a number says little.
+// cmd_eval.cpp - `mote eval fd|kid|prdc|nearest`: scores images against a reference. What real images score against
+// real ones, the floor, is always printed beside: without it a number says little.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -25,11 +25,11 @@ using Json = nlohmann::ordered_json;
 struct EvalOptions {
   CommonOptions common;
   std::vector<std::string> sources, features;
-  DataOptions images;          // split, size, channels, limit; for both sides
-  int64_t count = 0;           // 0: as many as the smaller side has
+  DataOptions images;  // split, size, channels, limit; for both sides
+  int64_t count = 0;   // 0: as many as the smaller side has
   std::string classifier, data;
   ScoreOptions score;
-  std::string out;             // nearest: a picture of the closest pairs
+  std::string out;  // nearest: a picture of the closest pairs
 };
 
 void print_json(const Json& json) { std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n"; }
@@ -48,14 +48,15 @@ void require_two(const EvalOptions& o, bool takes_features) {
   if (by_features && !o.sources.empty())
     fail(Error::Kind::usage, "give two sources of images or --features FILE FILE, not both");
   if (given != 2)
-    fail(Error::Kind::usage, by_features ? "--features: " : "", "two are needed, SAMPLES and then REFERENCE, got ", given,
+    fail(Error::Kind::usage, by_features ? "--features: " : "", "two are needed, SAMPLES and then REFERENCE, got ",
+         given,
          by_features ? "" : "; each is a folder of pictures, a .npy of images or a data SPEC such as fashion-mnist");
   if (o.count < 0) fail(Error::Kind::usage, "--count: must be 1 or more (0: all that both sides have), got ", o.count);
 }
 
 /// How many images of each side are compared.
-int64_t compared_count(const EvalOptions& o, const std::string& samples, int64_t of_samples, const std::string& reference,
-                       int64_t of_reference) {
+int64_t compared_count(const EvalOptions& o, const std::string& samples, int64_t of_samples,
+                       const std::string& reference, int64_t of_reference) {
   int64_t most = std::min(of_samples, of_reference);
   if (o.count > most)
     fail(Error::Kind::usage, "--count: ", o.count, " images are asked for, but ",
@@ -65,16 +66,17 @@ int64_t compared_count(const EvalOptions& o, const std::string& samples, int64_t
 
 struct Images {
   Dataset samples, reference;
-  Dataset other;            // the reference's other split; without images if it has none
-  std::string how;          // what the floor compares
+  Dataset other;    // the reference's other split; without images if it has none
+  std::string how;  // what the floor compares
 };
 
 Images load_both(const EvalOptions& o) {
   Images images{load_images(o.sources[0], o.images), load_images(o.sources[1], o.images), {}, {}};
   const Tensor &a = images.samples.images, &b = images.reference.images;
   if (!(a.shape().without(0) == b.shape().without(0)))
-    fail(Error::Kind::data, "the two sides differ in the size of their images: ", o.sources[0], " is ", describe(a), ", ",
-         o.sources[1], " is ", describe(b), " (number, height, width, channels); --size and --channels make them equal");
+    fail(Error::Kind::data, "the two sides differ in the size of their images: ", o.sources[0], " is ", describe(a),
+         ", ", o.sources[1], " is ", describe(b),
+         " (number, height, width, channels); --size and --channels make them equal");
   images.how = concat_text("two halves of ", o.sources[1]);
   if (!is_data_spec(o.sources[1])) return images;
   std::vector<std::string> splits = dataset_splits(o.sources[1]);
@@ -100,11 +102,11 @@ FeatureNet net_for(const EvalOptions& o) {
 // ---- fd, kid, prdc -------------------------------------------------------------------------------------------------
 
 struct Evaluation {
-  std::string features;      // the name of what was compared: LeNet-1a2b3c
+  std::string features;  // the name of what was compared: LeNet-1a2b3c
   int64_t count = 0, floor_count = 0;
   Scores values, floor;
-  std::string how;           // the floor
-  std::string no_floor;      // why there is none
+  std::string how;       // the floor
+  std::string no_floor;  // why there is none
   Json about;
 };
 
@@ -127,13 +129,13 @@ Evaluation evaluate_features(const EvalOptions& o, const std::vector<std::string
   e.count = compared_count(o, o.features[0], samples.size(0), o.features[1], reference.size(0));
   e.how = concat_text("two halves of ", o.features[1]);
   e.about = {{"samples", o.features[0]}, {"reference", o.features[1]}, {"width", reference.size(1)}};
-  auto rows = [&](const Tensor& x) { return ImageFeatures{take_rows(x, choose_rows(x.size(0), e.count, o.common.seed)), {}}; };
+  auto rows = [&](const Tensor& x) {
+    return ImageFeatures{take_rows(x, choose_rows(x.size(0), e.count, o.common.seed)), {}};
+  };
   e.values = score(rows(samples), rows(reference), 0, keys, o.score);
   auto [one, other] = choose_halves(reference.size(0), e.count, o.common.seed);
-  if (one.empty())
-    e.no_floor = concat_text(o.features[1], " has a single row");
-  else
-    add_floor(e, {take_rows(reference, one), {}}, {take_rows(reference, other), {}}, 0, keys, o.score);
+  if (one.empty()) e.no_floor = concat_text(o.features[1], " has a single row");
+  else add_floor(e, {take_rows(reference, one), {}}, {take_rows(reference, other), {}}, 0, keys, o.score);
   return e;
 }
 
@@ -144,10 +146,11 @@ Evaluation evaluate_images(const EvalOptions& o, const std::vector<std::string>&
   FeatureNet net = net_for(o);
   e.features = net.name();
   e.how = images.how;
-  e.about = {{"samples", {{"source", o.sources[0]}, {"images", images.samples.count()}, {"hash", images.samples.hash}}},
-             {"reference", {{"source", o.sources[1]}, {"images", images.reference.count()}, {"hash", images.reference.hash}}},
-             {"classifier", {{"hash", net.hash}, {"accuracy", net.accuracy}, {"held_out", net.held_out},
-                             {"data_hash", net.data_hash}}}};
+  e.about = {
+      {"samples", {{"source", o.sources[0]}, {"images", images.samples.count()}, {"hash", images.samples.hash}}},
+      {"reference", {{"source", o.sources[1]}, {"images", images.reference.count()}, {"hash", images.reference.hash}}},
+      {"classifier",
+       {{"hash", net.hash}, {"accuracy", net.accuracy}, {"held_out", net.held_out}, {"data_hash", net.data_hash}}}};
   int64_t classes = net.network->config().classes;
   auto chosen = [&](const Dataset& data, int64_t count) {
     return image_features(net, take_rows(data.images, choose_rows(data.count(), count, o.common.seed)));
@@ -157,13 +160,12 @@ Evaluation evaluate_images(const EvalOptions& o, const std::vector<std::string>&
   exit_if_stopped();
   if (images.other.images.defined()) {
     int64_t count = std::min(e.count, images.other.count());
-    add_floor(e, count == e.count ? reference : chosen(images.reference, count), chosen(images.other, count), classes, keys,
-              o.score);
+    add_floor(e, count == e.count ? reference : chosen(images.reference, count), chosen(images.other, count), classes,
+              keys, o.score);
     return e;
   }
   auto [one, other] = choose_halves(images.reference.count(), e.count, o.common.seed);
-  if (one.empty())
-    e.no_floor = concat_text(o.sources[1], " has a single image");
+  if (one.empty()) e.no_floor = concat_text(o.sources[1], " has a single image");
   else
     add_floor(e, image_features(net, take_rows(images.reference.images, one)),
               image_features(net, take_rows(images.reference.images, other)), classes, keys, o.score);
@@ -176,15 +178,17 @@ void run_scores(const EvalOptions& o, const std::vector<std::string>& keys) {
   start(o.common);
   watch_signals("\nmote: stopping\n");
   Evaluation e = o.features.empty() ? evaluate_images(o, keys) : evaluate_features(o, keys);
+  std::string settings = settings_text(keys, o.score, e.count);
   if (o.common.json) {
     Json json = {{"command", command_line()}, {"seed", o.common.seed}, {"features", e.features}, {"count", e.count}};
     for (const auto& [key, value] : e.about.items()) json[key] = value;
     json["scores"] = Json::object();
-    for (const std::string& key : keys) json["scores"][score_name(e.features, metric_named(key), e.count)] = e.values.at(key);
+    for (const std::string& key : keys)
+      json["scores"][score_name(e.features, metric_named(key), e.count)] = e.values.at(key);
     json["values"] = e.values;
     json["floor"] = {{"compares", e.how}, {"count", e.floor_count}, {"values", e.floor}};
     if (!e.no_floor.empty()) json["floor"]["missing"] = e.no_floor;
-    json["settings"] = settings_text(o.score, e.count);
+    json["settings"] = settings;
     return print_json(json);
   }
   for (const std::string& key : keys) {
@@ -194,7 +198,7 @@ void run_scores(const EvalOptions& o, const std::vector<std::string>& keys) {
     if (key == "kid" && e.floor.count(key)) std::cout << " +- " << short_number(e.floor.at("kid_std"));
     std::cout << "\n";
   }
-  if (keys.front() != "fd") std::cout << settings_text(o.score, e.count) << "\n";
+  if (!settings.empty()) std::cout << settings << "\n";
   std::cout << "floor: " << e.how << ", " << count_text(e.floor_count) << " images each";
   if (e.floor_count != e.count) std::cout << ", not " << count_text(e.count) << ": there are no more";
   std::cout << (e.no_floor.empty() ? "" : "; missing, because " + e.no_floor) << "\n";
@@ -221,8 +225,8 @@ double quantile(std::vector<double> values, double part) {
 }
 
 /// Pairs of a sample and its nearest image side by side, the closest pair first.
-void save_pairs(const std::string& path, const Tensor& samples, const Tensor& reference, const std::vector<int64_t>& order,
-                const metrics::Nearest& nearest) {
+void save_pairs(const std::string& path, const Tensor& samples, const Tensor& reference,
+                const std::vector<int64_t>& order, const metrics::Nearest& nearest) {
   constexpr int64_t kPairs = 32, kColumns = 8;
   std::vector<int64_t> left, right;
   for (size_t i = 0; i < std::min<size_t>(kPairs, order.size()); ++i) {
@@ -245,11 +249,12 @@ void run_nearest(const EvalOptions& o) {
   require_two(o, false);
   start(o.common);
   watch_signals("\nmote: stopping\n");
-  constexpr double kCloser = 0.01;   // of the floor's distances
+  constexpr double kCloser = 0.01;  // of the floor's distances
   Images images = load_both(o);
   int64_t count = o.count > 0 ? o.count : images.samples.count();
   if (count > images.samples.count())
-    fail(Error::Kind::usage, "--count: ", count, " images are asked for, but ", o.sources[0], " has ", images.samples.count());
+    fail(Error::Kind::usage, "--count: ", count, " images are asked for, but ", o.sources[0], " has ",
+         images.samples.count());
   std::vector<int64_t> rows = choose_rows(images.samples.count(), count, o.common.seed);
   Tensor samples = take_rows(images.samples.images, rows), reference = images.reference.images;
   int64_t width = samples.numel() / count;
@@ -260,8 +265,8 @@ void run_nearest(const EvalOptions& o) {
   // The floor: how near other real images come to the reference, or one half of it to the other half.
   if (images.other.images.defined()) {
     std::vector<int64_t> chosen = choose_rows(images.other.count(), count, o.common.seed);
-    floor = pixel_distances(metrics::nearest_rows(pixel_rows(take_rows(images.other.images, chosen)), pixel_rows(reference)),
-                            width);
+    floor = pixel_distances(
+        metrics::nearest_rows(pixel_rows(take_rows(images.other.images, chosen)), pixel_rows(reference)), width);
   } else if (images.reference.count() > 1) {
     auto [one, other] = choose_halves(images.reference.count(), images.reference.count() / 2, o.common.seed);
     floor = pixel_distances(
@@ -269,37 +274,42 @@ void run_nearest(const EvalOptions& o) {
   }
   double limit = floor.empty() ? NAN : quantile(floor, kCloser);
   auto copies = std::count(distance.begin(), distance.end(), 0.0);
-  double closer = double(std::count_if(distance.begin(), distance.end(), [&](double d) { return d < limit; })) / double(count);
+  double closer =
+      double(std::count_if(distance.begin(), distance.end(), [&](double d) { return d < limit; })) / double(count);
 
   std::vector<int64_t> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), int64_t(0));
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return distance[size_t(a)] < distance[size_t(b)]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return distance[size_t(a)] < distance[size_t(b)]; });
   if (!o.out.empty()) save_pairs(o.out, samples, reference, order, nearest);
 
   if (o.common.json) {
-    Json json = {{"command", command_line()},
-                 {"unit", "root mean square difference of the pixels, levels of 255"},
-                 {"samples", {{"source", o.sources[0]}, {"hash", images.samples.hash}, {"count", count}}},
-                 {"reference", {{"source", o.sources[1]}, {"hash", images.reference.hash}, {"count", images.reference.count()}}},
-                 {"median", quantile(distance, 0.5)},
-                 {"min", distance[size_t(order[0])]},
-                 {"copies", copies},
-                 {"closer_than_1_percent_of_floor", floor.empty() ? Json() : Json(closer)},
-                 {"floor", {{"compares", images.how}, {"count", floor.size()},
-                            {"median", floor.empty() ? Json() : Json(quantile(floor, 0.5))},
-                            {"one_percent", floor.empty() ? Json() : Json(limit)}}},
-                 {"sample", rows},
-                 {"index", nearest.index},
-                 {"distance", distance}};
+    Json json = {
+        {"command", command_line()},
+        {"unit", "root mean square difference of the pixels, levels of 255"},
+        {"samples", {{"source", o.sources[0]}, {"hash", images.samples.hash}, {"count", count}}},
+        {"reference", {{"source", o.sources[1]}, {"hash", images.reference.hash}, {"count", images.reference.count()}}},
+        {"median", quantile(distance, 0.5)},
+        {"min", distance[size_t(order[0])]},
+        {"copies", copies},
+        {"closer_than_1_percent_of_floor", floor.empty() ? Json() : Json(closer)},
+        {"floor",
+         {{"compares", images.how},
+          {"count", floor.size()},
+          {"median", floor.empty() ? Json() : Json(quantile(floor, 0.5))},
+          {"one_percent", floor.empty() ? Json() : Json(limit)}}},
+        {"sample", rows},
+        {"index", nearest.index},
+        {"distance", distance}};
     if (!o.out.empty()) json["out"] = o.out;
     return print_json(json);
   }
   std::cout << "nearest of " << count_text(images.reference.count()) << " images of " << o.sources[1] << " to each of "
-            << count_text(count) << " of " << o.sources[0] << ", root mean square difference of the pixels in levels of 255\n";
-  std::cout << "median " << short_number(quantile(distance, 0.5)) << ", smallest " << short_number(distance[size_t(order[0])])
-            << ", exact copies " << copies << "\n";
-  if (floor.empty())
-    std::cout << "floor: missing, because " << o.sources[1] << " has a single image\n";
+            << count_text(count) << " of " << o.sources[0]
+            << ", root mean square difference of the pixels in levels of 255\n";
+  std::cout << "median " << short_number(quantile(distance, 0.5)) << ", smallest "
+            << short_number(distance[size_t(order[0])]) << ", exact copies " << copies << "\n";
+  if (floor.empty()) std::cout << "floor: missing, because " << o.sources[1] << " has a single image\n";
   else
     std::cout << "floor: median " << short_number(quantile(floor, 0.5)) << " (" << images.how << ", "
               << count_text(int64_t(floor.size())) << " images); closer than 99% of those, at " << short_number(limit)
@@ -315,12 +325,15 @@ void run_nearest(const EvalOptions& o) {
 CLI::App& add_action(CLI::App& parent, const std::string& name, const std::string& what, const std::string& example,
                      const std::shared_ptr<EvalOptions>& o, std::function<void()> run) {
   CLI::App& sub = add_command(parent, name, what, example, o->common, std::move(run));
-  sub.add_option("sources", o->sources,
-                 "SAMPLES REFERENCE: each a folder of pictures, a .npy of images [N, H, W, C] in [-1, 1], or a data SPEC "
-                 "(fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, csv:FILE, synthetic:NAME)");
-  sub.add_option("--count", o->count, "images of each side, chosen by --seed (0: as many as there are)")->group("Images");
+  sub.add_option(
+      "sources", o->sources,
+      "SAMPLES REFERENCE: each a folder of pictures, a .npy of images [N, H, W, C] in [-1, 1], or a data SPEC "
+      "(fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, csv:FILE, synthetic:NAME)");
+  sub.add_option("--count", o->count, "images of each side, chosen by --seed (0: as many as there are)")
+      ->group("Images");
   sub.add_option("--split", o->images.split, "train or test, where a side is a data SPEC")
-      ->group("Images")->capture_default_str();
+      ->group("Images")
+      ->capture_default_str();
   sub.add_option("--size", o->images.size, "resize the middle square of each image to SIZE x SIZE (0: as it is)")
       ->group("Images");
   sub.add_option("--channels", o->images.channels, "1 for grey, 3 for colour (0: as it is)")->group("Images");
@@ -337,19 +350,27 @@ void add_scores(CLI::App& parent, const std::string& name, const std::string& wh
   });
   const char* group = "Features";
   sub.add_option("--classifier", o->classifier,
-                 "file of the classifier whose features are compared; trained and written if it is not there")->group(group);
+                 "file of the classifier whose features are compared; trained and written if it is not there")
+      ->group(group);
   sub.add_option("--data", o->data, "labelled data SPEC to train the classifier on (default: REFERENCE)")->group(group);
   sub.add_option("--features", o->features,
                  "two files of features computed elsewhere, .npy or .safetensors [N, D], instead of images")
-      ->group(group)->type_name("SAMPLES REFERENCE");
+      ->group(group)
+      ->type_name("SAMPLES REFERENCE");
   if (name == "kid")
     sub.add_option("--subsets", o->score.kid_subsets, "subsets, of 1000 images or half of --count")
-        ->group(group)->capture_default_str()->check(CLI::Range(1, 100000));
+        ->group(group)
+        ->capture_default_str()
+        ->check(CLI::Range(1, 100000));
   if (name == "prdc") {
     sub.add_option("--k", o->score.prdc.k_manifold, "neighbour number of precision and recall")
-        ->group(group)->capture_default_str()->check(CLI::Range(1, 100000));
+        ->group(group)
+        ->capture_default_str()
+        ->check(CLI::Range(1, 100000));
     sub.add_option("--k-density", o->score.prdc.k_density, "neighbour number of density and coverage")
-        ->group(group)->capture_default_str()->check(CLI::Range(1, 100000));
+        ->group(group)
+        ->capture_default_str()
+        ->check(CLI::Range(1, 100000));
   }
 }
 
@@ -366,10 +387,12 @@ void add_eval_command(CLI::App& app) {
   add_scores(*eval, "kid", "Kernel distance of features, an estimate without bias",
              "mote eval kid samples.npy fashion-mnist --classifier lenet.safetensors", {"kid"});
   add_scores(*eval, "prdc", "Precision, recall, density and coverage of features",
-             "mote eval prdc samples.npy fashion-mnist --classifier lenet.safetensors", {"prec", "rec", "density", "coverage"});
+             "mote eval prdc samples.npy fashion-mnist --classifier lenet.safetensors",
+             {"prec", "rec", "density", "coverage"});
   auto o = std::make_shared<EvalOptions>();
-  CLI::App& nearest = add_action(*eval, "nearest", "The nearest reference image of each sample: are they copies?",
-                                 "mote eval nearest samples.npy fashion-mnist --out pairs.png", o, [o] { run_nearest(*o); });
+  CLI::App& nearest =
+      add_action(*eval, "nearest", "The nearest reference image of each sample: are they copies?",
+                 "mote eval nearest samples.npy fashion-mnist --out pairs.png", o, [o] { run_nearest(*o); });
   nearest.add_option("--out", o->out, "a PNG of the closest pairs, the sample at the left")->group("Images");
 }
 

@@ -1,5 +1,5 @@
-// compare.h - what `mote compare` keeps and shows: one file a cell (sampler, steps, seed), and the table, CSV, curves and
-// page made from them. Drawing and scoring are in cmd_compare.cpp.
+// compare.h - what `mote compare` keeps and shows: one file a cell (sampler, steps, seed), and the table, CSV, curves
+// and page made from them. Drawing and scoring are in cmd_compare.cpp.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,8 +19,9 @@ struct Cell {
   bool is_done = false;        // scored, now or in an earlier run; refused and failed cells are not
   Scores scores;
   double seconds = 0;          // drawing took
-  /// ddim-50-seed1
-  std::string name() const;
+  std::string name() const;    // ddim-50-seed1
+  const char* state() const;   // done, refused, failed or open
+  const std::string& reason() const { return refused.empty() ? failed : refused; }
 };
 
 /// The scores of real images against real ones, in the place of samples.
@@ -31,8 +32,8 @@ struct Floor {
   Scores scores;
 };
 
-/// A folder of finished cells. Each is one JSON file, written atomically, that also holds the settings it was made with:
-/// numbers made in two ways never stand in one table.
+/// A folder of finished cells. Each is one JSON file, written atomically, that also holds the settings it was made
+/// with: numbers made in two ways never stand in one table.
 class CellStore {
  public:
   using Json = nlohmann::ordered_json;

@@ -1,8 +1,12 @@
 #include "apps/feature_net.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 
 #include "apps/common.h"
@@ -35,7 +39,7 @@ std::string recipe(int64_t steps) {
 std::string hash_of(const FeatureNet& net) {
   io::Hasher hasher;
   for (const std::string& text : {nn::to_json(net.network->config()), net.data_hash, net.recipe})
-    hasher.update(text.c_str(), text.size() + 1);   // with the 0 at the end: texts cannot run into each other
+    hasher.update(text.c_str(), text.size() + 1);  // with the 0 at the end: texts cannot run into each other
   for (const auto& [name, value] : net.network->parameters()) {
     hasher.update(name.c_str(), name.size() + 1);
     hasher.update(value.raw(), size_t(value.nbytes()));
@@ -43,7 +47,7 @@ std::string hash_of(const FeatureNet& net) {
   return hasher.hex();
 }
 
-Tensor to_unit(const Tensor& images) {   // u8 to f32 in [-1, 1], as training batches are
+Tensor to_unit(const Tensor& images) {  // u8 to f32 in [-1, 1], as training batches are
   Tensor unit = empty(images.shape());
   const uint8_t* from = images.data<uint8_t>();
   std::transform(from, from + images.numel(), unit.data<float>(), [](uint8_t v) { return float(v) / 127.5f - 1; });
@@ -67,13 +71,14 @@ Dataset tenth(const Dataset& data, bool held_out) {
 
 void require_trainable(const Dataset& train, const Dataset* test) {
   if (!train.labels.defined())
-    fail(Error::Kind::usage, "the images of ", train.name, " have no labels, which training the classifier needs; give "
+    fail(Error::Kind::usage, "the images of ", train.name,
+         " have no labels, which training the classifier needs; give "
          "--classifier FILE with a trained one");
   if (train.classes() < 2)
     fail(Error::Kind::usage, "the images of ", train.name, " are of one class; a classifier needs two");
   if (train.count() < kFewestImages)
-    fail(Error::Kind::data, train.name, ": ", train.count(), " images are too few to train a classifier; ", kFewestImages,
-         " are needed");
+    fail(Error::Kind::data, train.name, ": ", train.count(), " images are too few to train a classifier; ",
+         kFewestImages, " are needed");
   if (test && !(test->images.shape().without(0) == train.images.shape().without(0)))
     fail(Error::Kind::data, train.name, ": training images are ", describe(train.images), ", test images ",
          describe(test->images), "; --size makes them equal");
@@ -82,9 +87,16 @@ void require_trainable(const Dataset& train, const Dataset* test) {
 double accuracy_of(const FeatureNet& net, const Dataset& data) {
   Tensor found = image_features(net, data.images).labels;
   int64_t right = 0;
-  for (int64_t n = 0; n < data.count(); ++n)
-    right += found.data<int64_t>()[n] == data.labels.data<int64_t>()[n];
+  for (int64_t n = 0; n < data.count(); ++n) right += found.data<int64_t>()[n] == data.labels.data<int64_t>()[n];
   return double(right) / double(data.count());
+}
+
+/// Fails now rather than after minutes of training.
+void require_writable(const std::string& path) {
+  std::string parent = std::filesystem::path(path).parent_path().string();
+  if (parent.empty()) parent = ".";
+  if (access(parent.c_str(), W_OK | X_OK) != 0)
+    fail(Error::Kind::resource, "--classifier: cannot write ", path, ": ", std::strerror(errno));
 }
 
 }  // namespace
@@ -94,8 +106,10 @@ double accuracy_of(const FeatureNet& net, const Dataset& data) {
 FeatureNet train_feature_net(const Dataset& train, const Dataset* test, bool quiet) {
   require_trainable(train, test);
   Dataset shown = test ? train : tenth(train, false), held_out = test ? *test : tenth(train, true);
-  nn::ClassifierConfig config{.height = train.images.size(1), .width = train.images.size(2),
-                              .channels = train.images.size(3), .classes = train.classes()};
+  nn::ClassifierConfig config{.height = train.images.size(1),
+                              .width = train.images.size(2),
+                              .channels = train.images.size(3),
+                              .classes = train.classes()};
   FeatureNet net;
   net.network = std::make_unique<nn::Classifier>(config, kSeed);
   net.data_hash = train.hash;
@@ -103,7 +117,8 @@ FeatureNet train_feature_net(const Dataset& train, const Dataset* test, bool qui
   net.recipe = recipe(steps);
   {
     nn::Arena arena(*net.network);
-    nn::Optimizer optimizer(arena, {.lr = kRate, .warmup = steps / 20, .schedule = "cosine", .total_steps = steps, .ema = 0});
+    nn::Optimizer optimizer(arena,
+                            {.lr = kRate, .warmup = steps / 20, .schedule = "cosine", .total_steps = steps, .ema = 0});
     BatchLoader loader(shown, kBatch, kSeed, false);
     Progress progress("train classifier", 0, steps, "step", quiet);
     for (int64_t step = 0; step < steps; ++step) {
@@ -185,11 +200,12 @@ FeatureNet feature_net(const std::string& path, const DataOptions& options, bool
   if (exists) {
     FeatureNet net = load_feature_net(path);
     if (net.data_hash != train.hash)
-      fail(Error::Kind::checkpoint, path, ": this classifier was trained on other images (hash ", net.data_hash, ") than ",
-           train.name, " has (", train.hash, "); give --classifier with another name to train one on them");
+      fail(Error::Kind::checkpoint, path, ": this classifier was trained on other images (hash ", net.data_hash,
+           ") than ", train.name, " has (", train.hash, "); give --classifier with another name to train one on them");
     say(net, " of " + path);
     return net;
   }
+  if (!path.empty()) require_writable(path);
   std::vector<std::string> splits = dataset_splits(options.spec);
   FeatureNet net;
   if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {

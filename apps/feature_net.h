@@ -1,6 +1,6 @@
 // feature_net.h - the classifier whose features metrics are computed on: trained here once for a data set, by a fixed
-// recipe and seed, and kept in a file. Its hash is part of the name of every score made with it, because scores of other
-// features are other numbers.
+// recipe and seed, and kept in a file. Its hash is part of the name of every score made with it, because scores of
+// other features are other numbers.
 #pragma once
 #include <memory>
 #include <string>
@@ -22,10 +22,10 @@ struct FeatureNet {
   std::string name() const { return "LeNet-" + hash.substr(0, 6); }
 };
 
-/// Trains on the labelled images of `train` and measures the accuracy on `test`; without a test set every tenth image of
-/// `train` is held out. The same data give the same bits, whatever the number of threads.
-/// Throws Error(usage) if there are no labels or fewer than two classes, Error(data) if the sets differ in shape or there
-/// are fewer than 20 images, Exit if a signal comes.
+/// Trains on the labelled images of `train` and measures the accuracy on `test`; without a test set every tenth image
+/// of `train` is held out. The same data give the same bits, whatever the number of threads.
+/// Throws Error(usage) if there are no labels or fewer than two classes, Error(data) if the sets differ in shape or
+/// there are fewer than 20 images, Exit if a signal comes.
 FeatureNet train_feature_net(const Dataset& train, const Dataset* test, bool quiet);
 
 /// One safetensors file, written atomically. Throws Error(resource) if it cannot be written.
@@ -34,9 +34,10 @@ void save_feature_net(const std::string& path, const FeatureNet& net);
 /// Throws Error(checkpoint) naming file and cause, Error(data) if it cannot be opened.
 FeatureNet load_feature_net(const std::string& path);
 
-/// The file's network if there is one, else a new one, which is saved there unless `path` is empty. `options` says which
-/// data to train on, its split being ignored; with an empty spec the file must exist. A file that was trained on other
-/// data than `options` names is Error(checkpoint), not replaced. A remark on stderr, unless quiet, says what was done.
+/// The file's network if there is one, else a new one, which is saved there unless `path` is empty. `options` says
+/// which data to train on, its split being ignored; with an empty spec the file must exist. A file that was trained on
+/// other data than `options` names is Error(checkpoint), not replaced. A remark on stderr, unless quiet, says what was
+/// done. Throws Error(usage) if there is neither a file nor data, Error(resource) if the file could not be written.
 FeatureNet feature_net(const std::string& path, const DataOptions& options, bool quiet);
 
 struct ImageFeatures {

@@ -14,8 +14,8 @@
 namespace mote::apps {
 namespace {
 
-constexpr uint64_t kChoiceKey = 0x726f7773;   // "rows"
-constexpr double kWildest = 4;   // samples leave [-1, 1] by a little; values of 0..255 have a mean size far above this
+constexpr uint64_t kChoiceKey = 0x726f7773;  // "rows"
+constexpr double kWildest = 4;  // samples leave [-1, 1] by a little; values of 0..255 have a mean size far above this
 
 bool is_npy(const std::string& source) { return source.ends_with(".npy"); }
 
@@ -31,7 +31,8 @@ Tensor rounded(const std::string& path, const Tensor& images) {
   double size = 0;
   for (int64_t i = 0; i < images.numel(); ++i) {
     if (std::isnan(from[i]))
-      fail(Error::Kind::data, path, ": image ", i / (images.numel() / images.size(0)), " of ", images.size(0), " contains a NaN");
+      fail(Error::Kind::data, path, ": image ", i / (images.numel() / images.size(0)), " of ", images.size(0),
+           " contains a NaN");
     size += std::min(std::abs(double(from[i])), 1e6);
     bytes.data<uint8_t>()[i] = uint8_t(std::lround((std::clamp(from[i], T(-1), T(1)) + 1) * T(127.5)));
   }
@@ -45,7 +46,8 @@ Dataset load_array(const std::string& path, const DataOptions& options) {
   Tensor array = load_npy(path);
   if (array.ndim() != 4 || array.numel() == 0 || (array.size(3) != 1 && array.size(3) != 3) ||
       (array.dtype() != DType::f32 && array.dtype() != DType::f64 && array.dtype() != DType::u8))
-    fail(Error::Kind::data, path, ": images are needed as float or uint8 [N, H, W, 1 or 3], the array is ", describe(array));
+    fail(Error::Kind::data, path, ": images are needed as float or uint8 [N, H, W, 1 or 3], the array is ",
+         describe(array));
   Dataset data;
   data.name = path;
   data.images = array.dtype() == DType::u8    ? array
@@ -80,7 +82,8 @@ Tensor load_features(const std::string& path) {
   } else {
     fail(Error::Kind::usage, "--features: ", path, " is neither .npy nor .safetensors");
   }
-  if (features.ndim() != 2 || features.numel() == 0 || (features.dtype() != DType::f32 && features.dtype() != DType::f64))
+  if (features.ndim() != 2 || features.numel() == 0 ||
+      (features.dtype() != DType::f32 && features.dtype() != DType::f64))
     fail(Error::Kind::data, path, ": features are needed as float32 or float64 [N, D], these are ", describe(features));
   return features;
 }
@@ -123,7 +126,8 @@ Tensor take_rows(const Tensor& x, const std::vector<int64_t>& rows) {
   Tensor taken = empty(x.shape().with(0, int64_t(rows.size())), x.dtype());
   int64_t bytes = x.nbytes() / x.size(0);
   for (size_t i = 0; i < rows.size(); ++i)
-    std::copy_n(static_cast<const char*>(x.raw()) + rows[i] * bytes, bytes, static_cast<char*>(taken.raw()) + int64_t(i) * bytes);
+    std::copy_n(static_cast<const char*>(x.raw()) + rows[i] * bytes, bytes,
+                static_cast<char*>(taken.raw()) + int64_t(i) * bytes);
   return taken;
 }
 

@@ -12,7 +12,7 @@
 namespace mote::apps {
 namespace {
 
-constexpr int64_t kLargestFile = int64_t(1) << 36;   // 64 GiB
+constexpr int64_t kLargestFile = int64_t(1) << 36;  // 64 GiB
 constexpr size_t kMaxAxesRead = 4;
 
 struct Header {
@@ -24,7 +24,8 @@ struct Header {
 /// The header is a Python dict of three known keys: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }.
 class HeaderReader {
  public:
-  HeaderReader(const std::string& path, std::string_view text, size_t begin) : path_(path), text_(text), begin_(begin) {}
+  HeaderReader(const std::string& path, std::string_view text, size_t begin)
+      : path_(path), text_(text), begin_(begin) {}
 
   Header read() {
     Header header;
@@ -111,7 +112,8 @@ DType dtype_named(const std::string& path, const std::string& descr) {
     const char* descr;
     DType dtype;
   };
-  constexpr Name kNames[] = {{"<f4", DType::f32}, {"<f8", DType::f64}, {"<i4", DType::i32}, {"<i8", DType::i64}, {"|u1", DType::u8}};
+  constexpr Name kNames[] = {
+      {"<f4", DType::f32}, {"<f8", DType::f64}, {"<i4", DType::i32}, {"<i8", DType::i64}, {"|u1", DType::u8}};
   for (const Name& name : kNames)
     if (descr == name.descr) return name.dtype;
   fail(Error::Kind::data, path, ": arrays of type ", io::printable(descr),
@@ -125,7 +127,8 @@ Tensor load_npy(const std::string& path) {
   auto broken = [&](const auto&... parts) { fail(Error::Kind::data, path, ": ", parts...); };
   if (file.size() < 12 || std::memcmp(file.data(), "\x93NUMPY", 6) != 0) broken("is no npy file");
   int version = file[6];
-  if (version < 1 || version > 3) broken("npy format ", version, ".", int(file[7]), " is not known; 1.0, 2.0 and 3.0 are");
+  if (version < 1 || version > 3)
+    broken("npy format ", version, ".", int(file[7]), " is not known; 1.0, 2.0 and 3.0 are");
   size_t begin = version == 1 ? 10 : 12;
   size_t length = file[8] | size_t(file[9]) << 8;
   if (version > 1) length |= size_t(file[10]) << 16 | size_t(file[11]) << 24;
@@ -137,13 +140,14 @@ Tensor load_npy(const std::string& path) {
     broken("has ", header.shape.size(), " axes; ", kMaxAxesRead, " or fewer are read");
   DType dtype = dtype_named(path, header.descr);
   size_t present = file.size() - begin - length;
-  int64_t largest = int64_t(size_of(dtype));   // sizes of 0 taken as 1: an empty array may not have absurd sizes either
+  int64_t largest = int64_t(size_of(dtype));  // sizes of 0 taken as 1: an empty array may not have absurd sizes either
   for (int64_t size : header.shape)
     if (__builtin_mul_overflow(largest, std::max<int64_t>(size, 1), &largest) || largest > kLargestFile)
       broken("the sizes of the header ask for more than ", kLargestFile, " bytes");
   Shape shape(header.shape);
   int64_t needed = shape.numel() * int64_t(size_of(dtype));
-  if (present != size_t(needed)) broken("the array ", dtype, shape, " needs ", needed, " bytes, the file has ", present);
+  if (present != size_t(needed))
+    broken("the array ", dtype, shape, " needs ", needed, " bytes, the file has ", present);
   Tensor tensor = empty(shape, dtype);
   if (needed > 0) std::memcpy(tensor.raw(), file.data() + begin + length, size_t(needed));
   return tensor;

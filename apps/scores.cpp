@@ -36,8 +36,8 @@ std::string score_name(const std::string& features, const Metric& metric, int64_
   return concat_text(features, "-", metric.title, "@", thousands ? count / 1000 : count, thousands ? "k" : "");
 }
 
-Scores score(const ImageFeatures& samples, const ImageFeatures& real, int64_t classes, const std::vector<std::string>& keys,
-             const ScoreOptions& options) {
+Scores score(const ImageFeatures& samples, const ImageFeatures& real, int64_t classes,
+             const std::vector<std::string>& keys, const ScoreOptions& options) {
   auto asked = [&](std::initializer_list<const char*> any) {
     return std::any_of(any.begin(), any.end(),
                        [&](const char* key) { return std::find(keys.begin(), keys.end(), key) != keys.end(); });
@@ -67,10 +67,17 @@ Scores score(const ImageFeatures& samples, const ImageFeatures& real, int64_t cl
   return scores;
 }
 
-std::string settings_text(const ScoreOptions& options, int64_t count) {
-  return concat_text("KID over ", options.kid_subsets, " subsets of ", metrics::KidOptions::subset_for(count),
-                     " images; precision and recall with k = ", options.prdc.k_manifold, ", density and coverage with k = ",
-                     options.prdc.k_density);
+std::string settings_text(const std::vector<std::string>& keys, const ScoreOptions& options, int64_t count) {
+  std::vector<std::string> parts;
+  auto has = [&](const char* key) { return std::find(keys.begin(), keys.end(), key) != keys.end(); };
+  if (has("kid"))
+    parts.push_back(concat_text("KID over ", options.kid_subsets, " subsets of ",
+                                metrics::KidOptions::subset_for(count), " images"));
+  if (has("prec") || has("rec"))
+    parts.push_back(concat_text("precision and recall with k = ", options.prdc.k_manifold));
+  if (has("density") || has("coverage"))
+    parts.push_back(concat_text("density and coverage with k = ", options.prdc.k_density));
+  return joined(parts, "; ");
 }
 
 }  // namespace mote::apps

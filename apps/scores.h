@@ -1,5 +1,5 @@
-// scores.h - the metrics of diffusion/metrics/ under the names and with the settings that `mote eval` and `mote compare`
-// share, so that both print the same number for the same images.
+// scores.h - the metrics of diffusion/metrics/ under the names and with the settings that `mote eval` and
+// `mote compare` share, so that both print the same number for the same images.
 #pragma once
 #include <map>
 #include <string>
@@ -31,15 +31,15 @@ struct ScoreOptions {
   uint64_t seed = 0;         // of the subsets of KID
 };
 
-/// Values by key, and kid_std beside kid. A metric that was not asked for, or that the count does not allow, is missing.
+/// Values by key, and kid_std beside kid. A metric that was not asked for is missing.
 using Scores = std::map<std::string, double>;
 
-/// The metrics in `keys` of images that are to look like `real`. Labels may be undefined: then there is no tv.
-/// Throws as the metrics do.
-Scores score(const ImageFeatures& samples, const ImageFeatures& real, int64_t classes, const std::vector<std::string>& keys,
-             const ScoreOptions& options);
+/// The metrics in `keys` of images that are to look like `real`, of `classes` classes. Labels may be undefined: then
+/// there is no tv. Throws as the metrics do.
+Scores score(const ImageFeatures& samples, const ImageFeatures& real, int64_t classes,
+             const std::vector<std::string>& keys, const ScoreOptions& options);
 
-/// How KID's subsets and the neighbour numbers were chosen, in words.
-std::string settings_text(const ScoreOptions& options, int64_t count);
+/// How the subsets and neighbour numbers of these metrics were chosen, in words; empty if they have none.
+std::string settings_text(const std::vector<std::string>& keys, const ScoreOptions& options, int64_t count);
 
 }  // namespace mote::apps

@@ -6,9 +6,9 @@
 namespace mote::nn {
 namespace {
 
-constexpr int64_t kKernel = 5, kSmallest = 8;   // pixels
+constexpr int64_t kKernel = 5, kSmallest = 8;  // pixels
 
-int64_t channels_of(int64_t stage) { return std::min<int64_t>(64, int64_t(16) << stage); }   // after the stage
+int64_t channels_of(int64_t stage) { return std::min<int64_t>(64, int64_t(16) << stage); }  // after the stage
 
 int64_t padded(int64_t side, int64_t stages) {
   int64_t factor = int64_t(1) << stages;

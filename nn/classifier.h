@@ -1,5 +1,5 @@
-// classifier.h - a small network in the manner of LeNet that tells classes apart. Generated images are scored by what its
-// last hidden layer sees in them (diffusion/metrics/); training it is the business of who needs it (apps/feature_net.h).
+// classifier.h - a small network in the manner of LeNet that tells classes apart. Generated images are scored by what
+// its last hidden layer sees in them; it knows nothing of that, and is trained by who needs it.
 #pragma once
 #include <deque>
 #include <string>

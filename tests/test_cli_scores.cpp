@@ -38,7 +38,7 @@ std::string read_text(const std::string& path) {
 }
 
 struct Result {
-  int code = -1;   // exit code; -1 if a signal ended it
+  int code = -1;  // exit code; -1 if a signal ended it
   std::string out, err;
   Json json() const { return Json::parse(out); }
 };
@@ -52,12 +52,14 @@ class Process {
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
-    setenv("GOMP_SPINCOUNT", "100", 1);   // the tests may share the processor
+    setenv("GOMP_SPINCOUNT", "100", 1);  // the tests may share the processor
     setenv("NO_COLOR", "1", 1);
     std::string out = front_ + ".out", err = front_ + ".err";
     pid_ = fork();
     if (pid_ != 0) return;
-    auto redirect = [](const char* path, int to) { return dup2(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), to) == to; };
+    auto redirect = [](const char* path, int to) {
+      return dup2(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), to) == to;
+    };
     if (chdir(folder.c_str()) != 0 || !redirect(out.c_str(), STDOUT_FILENO) || !redirect(err.c_str(), STDERR_FILENO))
       _exit(120);
     execv(MOTE_BINARY, argv.data());
@@ -109,7 +111,9 @@ Args operator+(Args a, const Args& b) {
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-std::string told(const Result& result) { return "exit " + std::to_string(result.code) + "\n" + result.out + result.err; }
+std::string told(const Result& result) {
+  return "exit " + std::to_string(result.code) + "\n" + result.out + result.err;
+}
 
 #define CHECK_EXIT(result, expected, words) \
   do {                                      \
@@ -134,12 +138,20 @@ const Args kBlobs = {"--size", "8", "--limit", "200"};
 const std::string& shared() {
   static test::ScratchFolder folder;
   static std::string path = [] {
-    done(mote_in(folder, {"train", "--data", "synthetic:blobs", "--size", "8", "--limit", "200", "--unet", "custom", "--base",
-                          "8", "--mult", "1,2", "--blocks", "1", "--attention", "4", "--batch", "8", "--ema", "0.9", "--steps",
-                          "4", "--sample-count", "0", "--out", "run", "--quiet"}));
+    done(mote_in(folder, {"train",       "--data",   "synthetic:blobs",
+                          "--size",      "8",        "--limit",
+                          "200",         "--unet",   "custom",
+                          "--base",      "8",        "--mult",
+                          "1,2",         "--blocks", "1",
+                          "--attention", "4",        "--batch",
+                          "8",           "--ema",    "0.9",
+                          "--steps",     "4",        "--sample-count",
+                          "0",           "--out",    "run",
+                          "--quiet"}));
     // the classifier is trained by the first to need it
-    done(mote_in(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--classifier", "run/classifier.safetensors",
-                              "--quiet"} + kBlobs));
+    done(mote_in(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--classifier",
+                              "run/classifier.safetensors", "--quiet"} +
+                             kBlobs));
     return folder.path();
   }();
   return path;
@@ -156,7 +168,8 @@ Args compare_args(const std::string& samplers, const std::string& steps, const A
 Args four_cells(const Args& more = {}) { return compare_args("ddim,ddpm", "2,3", Args{"--count", "150"} + more); }
 
 Tensor blob_images(const std::string& split, int64_t limit = 200) {
-  return apps::load_dataset({.spec = "synthetic:blobs", .split = split, .size = 8, .channels = 0, .limit = limit}).images;
+  return apps::load_dataset({.spec = "synthetic:blobs", .split = split, .size = 8, .channels = 0, .limit = limit})
+      .images;
 }
 
 }  // namespace
@@ -165,7 +178,8 @@ Tensor blob_images(const std::string& split, int64_t limit = 200) {
 
 TEST_CASE("eval fd scores a set against itself as 0 and prints what real images score", "[cli][eval]") {
   test::ScratchFolder folder;
-  Args args = Args{"eval", "fd", "synthetic:blobs", "synthetic:blobs", "--classifier", classifier(), "--quiet"} + kBlobs;
+  Args args =
+      Args{"eval", "fd", "synthetic:blobs", "synthetic:blobs", "--classifier", classifier(), "--quiet"} + kBlobs;
   Result text = done(mote_in(folder, args));
   Json json = done(mote_in(folder, args + Args{"--json"})).json();
   std::string name = json["scores"].begin().key();
@@ -179,8 +193,10 @@ TEST_CASE("eval fd scores a set against itself as 0 and prints what real images 
 
   // The test images against the training images are the floor itself.
   io::save_npy(folder.path("test.npy"), blob_images("test"));
-  Json other = done(mote_in(folder, Args{"eval", "fd", "test.npy", "synthetic:blobs", "--classifier", classifier(), "--json",
-                                         "--quiet"} + kBlobs)).json();
+  Json other = done(mote_in(folder, Args{"eval", "fd", "test.npy", "synthetic:blobs", "--classifier", classifier(),
+                                         "--json", "--quiet"} +
+                                        kBlobs))
+                   .json();
   CHECK(other["values"]["fd"] == json["floor"]["values"]["fd"]);
 }
 
@@ -188,8 +204,10 @@ TEST_CASE("eval trains its classifier the same way for any number of threads, an
   test::ScratchFolder folder;
   io::save_npy(folder.path("test.npy"), blob_images("test"));
   auto run = [&](const std::string& threads, const std::string& file) {
-    return done(Process(folder.path(), Args{"eval", "prdc", "test.npy", "synthetic:blobs", "--classifier", file, "--json",
-                                            "--threads", threads} + kBlobs).wait());
+    return done(Process(folder.path(), Args{"eval", "prdc", "test.npy", "synthetic:blobs", "--classifier", file,
+                                            "--json", "--threads", threads} +
+                                           kBlobs)
+                    .wait());
   };
   Result one = run("1", "one.safetensors"), three = run("3", "three.safetensors"), again = run("2", "one.safetensors");
   CHECK(one.json()["values"] == three.json()["values"]);
@@ -203,16 +221,19 @@ TEST_CASE("eval trains its classifier the same way for any number of threads, an
 
 TEST_CASE("a folder of PNGs scores as the array that mote sample wrote beside it", "[cli][eval]") {
   test::ScratchFolder folder;
-  done(mote_in(folder, {"sample", "--run", shared() + "/run", "--steps", "2", "--count", "140", "--npy", "s.npy", "--dir",
-                        "pictures", "--quiet"}));
+  done(mote_in(folder, {"sample", "--run", shared() + "/run", "--steps", "2", "--count", "140", "--npy", "s.npy",
+                        "--dir", "pictures", "--quiet"}));
   auto run = [&](const std::string& source) {
-    return done(mote_in(folder, Args{"eval", "fd", source, "synthetic:blobs", "--classifier", classifier(), "--json", "--quiet"} +
-                                    kBlobs)).json();
+    return done(mote_in(folder, Args{"eval", "fd", source, "synthetic:blobs", "--classifier", classifier(), "--json",
+                                     "--quiet"} +
+                                    kBlobs))
+        .json();
   };
   Json array = run("s.npy"), pictures = run("pictures");
   CHECK(array["values"] == pictures["values"]);
   CHECK(array["count"] == 140);
-  CHECK(array["values"]["fd"].get<double>() > array["floor"]["values"]["fd"].get<double>());   // four steps teach nothing
+  CHECK(array["values"]["fd"].get<double>() >
+        array["floor"]["values"]["fd"].get<double>());  // four steps teach nothing
   CHECK(array["floor"]["count"] == 140);
 }
 
@@ -227,9 +248,9 @@ TEST_CASE("features computed elsewhere are scored as they are", "[cli][eval]") {
   CHECK(fd["scores"]["features-FD@40"] == expected);
   CHECK(fd["floor"]["count"] == 30);
   auto [one, other] = apps::choose_halves(60, 40, 0);
-  CHECK(fd["floor"]["values"]["fd"] ==
-        metrics::frechet_distance(apps::take_rows(y, other), apps::take_rows(y, one)));
-  Result text = done(mote_in(folder, {"eval", "kid", "--features", "x.npy", "--features", "y.safetensors", "--subsets", "7"}));
+  CHECK(fd["floor"]["values"]["fd"] == metrics::frechet_distance(apps::take_rows(y, other), apps::take_rows(y, one)));
+  Result text =
+      done(mote_in(folder, {"eval", "kid", "--features", "x.npy", "--features", "y.safetensors", "--subsets", "7"}));
   CHECK(contains(text.out, "features-KID@40"));
   CHECK(contains(text.out, "KID over 7 subsets of 20 images"));
   CHECK(contains(text.out, "30 images each, not 40: there are no more"));
@@ -244,9 +265,11 @@ TEST_CASE("features computed elsewhere are scored as they are", "[cli][eval]") {
 TEST_CASE("eval nearest finds copies and says which", "[cli][eval]") {
   test::ScratchFolder folder;
   Tensor train = blob_images("train"), samples = apps::take_rows(train, {7, 3, 150});
-  samples.data<uint8_t>()[8 * 8 * 3] ^= 4;   // the second one is a copy but for 4 levels in one value
+  samples.data<uint8_t>()[8 * 8 * 3] ^= 4;  // the second one is a copy but for 4 levels in one value
   io::save_npy(folder.path("s.npy"), samples);
-  Json json = done(mote_in(folder, Args{"eval", "nearest", "s.npy", "synthetic:blobs", "--json", "--out", "pairs.png"} + kBlobs)).json();
+  Json json = done(mote_in(folder, Args{"eval", "nearest", "s.npy", "synthetic:blobs", "--json", "--out", "pairs.png"} +
+                                       kBlobs))
+                  .json();
   CHECK(json["index"] == Json({7, 3, 150}));
   CHECK(json["distance"][0] == 0);
   CHECK(json["distance"][1].get<double>() == std::sqrt(16.0 / 192));
@@ -256,7 +279,7 @@ TEST_CASE("eval nearest finds copies and says which", "[cli][eval]") {
   CHECK(json["floor"]["count"] == 3);
   CHECK(json["floor"]["median"].get<double>() > 1);
   Tensor pairs = io::load_image(folder.path("pairs.png"));
-  CHECK((pairs.shape() == Shape{8, 6 * 8 + 5 * 2, 3}));   // three pairs in a row, two white pixels between
+  CHECK((pairs.shape() == Shape{8, 6 * 8 + 5 * 2, 3}));  // three pairs in a row, two white pixels between
   Result text = done(mote_in(folder, Args{"eval", "nearest", "s.npy", "synthetic:blobs", "--count", "2"} + kBlobs));
   CHECK(contains(text.out, "nearest of 200 images of synthetic:blobs to each of 2 of s.npy"));
 
@@ -293,11 +316,14 @@ TEST_CASE("eval refuses what it cannot score, with the exit code of the cause", 
            {{"eval", "fd", "--features", "good.npy"}, 2, "--features: two are needed"},
            {{"eval", "fd", "s.npy", "s.npy", "--features", "good.npy", "good.npy"}, 2, "not both"},
            {Args{"eval", "fd", "s.npy", "synthetic:blobs", "--count", "151"} + net + kBlobs, 2, "s.npy has 150"},
-           {Args{"eval", "fd", "s.npy", "synthetic:blobs", "--count", "-1"} + net + kBlobs, 2, "--count: must be 1 or more"},
+           {Args{"eval", "fd", "s.npy", "synthetic:blobs", "--count", "-1"} + net + kBlobs, 2,
+            "--count: must be 1 or more"},
            {Args{"eval", "fd", "s.npy", "synthetic:blob"} + net, 2, "synthetic:blob is unknown"},
            {Args{"eval", "fd", "s.npy", "nowhere:x"} + net, 2, "synthetic:NAME"},
            {{"eval", "fd", "s.npy", "s.npy"}, 2, "no classifier: give --classifier FILE"},
-           {{"eval", "fd", "s.npy", "s.npy", "--classifier", "none.safetensors"}, 2, "there is no file none.safetensors"},
+           {{"eval", "fd", "s.npy", "s.npy", "--classifier", "none.safetensors"},
+            2,
+            "there is no file none.safetensors"},
            {{"eval", "kid", "s.npy", "s.npy", "--subsets", "0"}, 2, "--subsets"},
            {Args{"eval", "fd", "none.npy", "s.npy"} + net, 3, "none.npy"},
            {Args{"eval", "fd", "flat.npy", "s.npy"} + net, 3, "f32[3, 9]"},
@@ -312,8 +338,10 @@ TEST_CASE("eval refuses what it cannot score, with the exit code of the cause", 
            {{"eval", "fd", "--features", "s.npy", "good.npy"}, 3, "features are needed as float32"},
            {{"eval", "nearest", "s.npy", "none.npy"}, 3, "none.npy"},
            {Args{"eval", "fd", "s.npy", "synthetic:blobs", "--data", "synthetic:blobs", "--size", "8"} + net, 4,
-            "was trained on other images"},   // without --limit 200 these are others
-           {{"eval", "fd", "s.npy", "s.npy", "--classifier", shared() + "/run/checkpoint.safetensors"}, 4, "needed is mote-classifier"},
+            "was trained on other images"},  // without --limit 200 these are others
+           {{"eval", "fd", "s.npy", "s.npy", "--classifier", shared() + "/run/checkpoint.safetensors"},
+            4,
+            "needed is mote-classifier"},
            {Args{"eval", "fd", "s.npy", "s.npy", "--precision", "bf16"} + net, 2, "--precision bf16"},
        }) {
     INFO(wrong.args[0] + " " + (wrong.args.size() > 1 ? wrong.args[1] : "") + " ... " + wrong.args.back());
@@ -323,7 +351,8 @@ TEST_CASE("eval refuses what it cannot score, with the exit code of the cause", 
 
 // ---- compare -------------------------------------------------------------------------------------------------------
 
-TEST_CASE("compare scores every sampler at every number of steps, and shows the ones that are refused", "[cli][compare]") {
+TEST_CASE("compare scores every sampler at every number of steps, and shows the ones that are refused",
+          "[cli][compare]") {
   test::ScratchFolder folder;
   copy_run(folder);
   Args args = compare_args("ddim,ddpm", "2,2000", {"--count", "150", "--seeds", "2"});
@@ -336,12 +365,13 @@ TEST_CASE("compare scores every sampler at every number of steps, and shows the 
     if (cell["state"] == "refused") CHECK(contains(cell["reason"], "2000"));
     if (cell["state"] != "done") continue;
     CHECK(cell["network_calls"] == 2);
-    for (const char* key : {"fd", "kid", "kid_std", "prec", "rec", "density", "coverage", "tv"}) CHECK(cell["values"][key].is_number());
+    for (const char* key : {"fd", "kid", "kid_std", "prec", "rec", "density", "coverage", "tv"})
+      CHECK(cell["values"][key].is_number());
     CHECK(cell["values"]["fd"] > json["floor"]["values"]["fd"]);
   }
   CHECK(finished == 4);
   CHECK(refused == 4);
-  CHECK(json["cells"][0]["values"] != json["cells"][1]["values"]);   // another seed, another sample
+  CHECK(json["cells"][0]["values"] != json["cells"][1]["values"]);  // another seed, another sample
   std::string name = json["metrics"]["fd"];
   CHECK(name.starts_with("LeNet-"));
   CHECK(name.ends_with("-FD@150"));
@@ -362,14 +392,17 @@ TEST_CASE("compare scores every sampler at every number of steps, and shows the 
 TEST_CASE("a cell holds what eval says of the same samples", "[cli][compare]") {
   test::ScratchFolder folder;
   copy_run(folder);
-  Args args = {"compare", "--run", "run", "--samplers", "ddim", "--steps", "3", "--count", "150", "--seed", "4", "--quiet"};
+  Args args = {"compare", "--run",   "run", "--samplers", "ddim", "--steps",
+               "3",       "--count", "150", "--seed",     "4",    "--quiet"};
   done(mote_in(folder, args));
   Json cell = Json::parse(read_text(folder.path("run/compare/cells/ddim-3-seed4.json")));
-  done(mote_in(folder, {"sample", "--run", "run", "--sampler", "ddim", "--steps", "3", "--count", "150", "--seed", "4", "--npy",
-                        "s.npy", "--batch", "7", "--quiet"}));
+  done(mote_in(folder, {"sample", "--run", "run", "--sampler", "ddim", "--steps", "3", "--count", "150", "--seed", "4",
+                        "--npy", "s.npy", "--batch", "7", "--quiet"}));
   for (const char* metric : {"fd", "kid", "prdc"}) {
-    Json eval = done(mote_in(folder, Args{"eval", metric, "s.npy", "synthetic:blobs", "--classifier", "run/classifier.safetensors",
-                                          "--json", "--quiet"} + kBlobs)).json();
+    Json eval = done(mote_in(folder, Args{"eval", metric, "s.npy", "synthetic:blobs", "--classifier",
+                                          "run/classifier.safetensors", "--json", "--quiet"} +
+                                         kBlobs))
+                    .json();
     for (const auto& [key, value] : eval["values"].items()) {
       INFO(key);
       CHECK(cell["scores"][key] == value);
@@ -411,12 +444,12 @@ TEST_CASE("compare goes on after a stop and ends with the same numbers", "[cli][
   process.interrupt();
   Result stopped = process.wait();
   INFO(told(stopped));
-  CHECK((stopped.code == 130 || stopped.code == 0));   // 0: all was done before the signal came
+  CHECK((stopped.code == 130 || stopped.code == 0));  // 0: all was done before the signal came
   std::string first = read_text(folder.path("run/compare/cells/ddim-2-seed0.json"));
-  fs::remove(folder.path("run/compare/cells/ddpm-3-seed0.json"));   // open in any case
+  fs::remove(folder.path("run/compare/cells/ddpm-3-seed0.json"));  // open in any case
 
   done(mote_in(folder, four_cells()));
-  CHECK((read_text(folder.path("run/compare/cells/ddim-2-seed0.json")) == first));   // not drawn again
+  CHECK((read_text(folder.path("run/compare/cells/ddim-2-seed0.json")) == first));  // not drawn again
   for (const char* cell : {"ddim-2-seed0", "ddim-3-seed0", "ddpm-2-seed0", "ddpm-3-seed0", "floor"}) {
     std::string name = std::string("run/compare/cells/") + cell + ".json";
     INFO(cell);
@@ -436,10 +469,12 @@ TEST_CASE("cells of other settings are not mixed", "[cli][compare]") {
   done(mote_in(folder, args + Args{"--no-clip", "--out", "elsewhere"}));
   CHECK(fs::exists(folder.path("elsewhere/compare.csv")));
 
-  // Another classifier, and another checkpoint.
-  done(mote_in(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--size", "8", "--limit", "60", "--classifier",
-                            "other.safetensors", "--quiet"}));
+  // Another classifier, other images, another checkpoint.
+  done(mote_in(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--size", "8", "--limit", "60",
+                            "--classifier", "other.safetensors", "--quiet"}));
   CHECK_EXIT(mote_in(folder, args + Args{"--classifier", "other.safetensors"}), 2, "classifier: stored");
+  CHECK_EXIT(mote_in(folder, args + Args{"--data", "synthetic:blobs", "--classifier", "run/classifier.safetensors"}), 2,
+             "reference: stored");  // all 1024 of them
   done(mote_in(folder, {"train", "--out", "run", "--resume", "--steps", "5", "--quiet"}));
   CHECK_EXIT(mote_in(folder, args), 2, "checkpoint: stored");
 
@@ -473,7 +508,7 @@ TEST_CASE("compare says what is wrong before it draws", "[cli][compare]") {
            {{"--run", "run", "--count", "201"}, 2, "synthetic:blobs has 200"},
            {{"--run", "run", "--seeds", "0"}, 2, "--seeds: must be 1 to 1000"},
            {{"--run", "run", "--weights", "best"}, 2, "ema and model"},
-           {{"--run", "run", "--grid", "odd", "--count", "150", "--steps", "2"}, 0, ""},   // refused cell by cell
+           {{"--run", "run", "--grid", "odd", "--count", "150", "--steps", "2"}, 0, ""},  // refused cell by cell
            {{"--run", "run", "--count", "150", "--data", "synthetic:blobs"}, 4, "was trained on other images"},
            {{"--run", "run", "--count", "150", "--data", "nowhere:x"}, 2, "nowhere:x"},
        }) {
@@ -486,8 +521,9 @@ TEST_CASE("compare says what is wrong before it draws", "[cli][compare]") {
 TEST_CASE("fewer images than features leave out the Frechet distance alone", "[cli][compare]") {
   test::ScratchFolder folder;
   copy_run(folder);
-  Json json = done(mote_in(folder, {"compare", "--run", "run", "--samplers", "ddim", "--steps", "2", "--count", "20", "--metric",
-                                    "kid,prec", "--json", "--quiet"})).json();
+  Json json = done(mote_in(folder, {"compare", "--run", "run", "--samplers", "ddim", "--steps", "2", "--count", "20",
+                                    "--metric", "kid,prec", "--json", "--quiet"}))
+                  .json();
   CHECK(json["cells"][0]["values"].contains("kid"));
   CHECK(json["cells"][0]["values"].contains("prec"));
   CHECK(!json["cells"][0]["values"].contains("fd"));
@@ -495,7 +531,8 @@ TEST_CASE("fewer images than features leave out the Frechet distance alone", "[c
 
 TEST_CASE("eval and compare answer --help with an example", "[cli][eval]") {
   test::ScratchFolder folder;
-  for (const Args& command : {Args{"eval", "fd"}, {"eval", "kid"}, {"eval", "prdc"}, {"eval", "nearest"}, {"compare"}}) {
+  for (const Args& command :
+       {Args{"eval", "fd"}, {"eval", "kid"}, {"eval", "prdc"}, {"eval", "nearest"}, {"compare"}}) {
     Result help = done(Process(folder.path(), command + Args{"--help"}).wait());
     CHECK(contains(help.out, "Example"));
     CHECK(contains(help.out, "--device"));

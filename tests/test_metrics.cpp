@@ -82,7 +82,7 @@ TEST_CASE("the eigenvalues of the second difference are known cosines", "[metric
       if (i + 1 < n) matrix.data<double>()[i * n + i + 1] = matrix.data<double>()[(i + 1) * n + i] = -1;
       expected.push_back(2 - 2 * std::cos(std::numbers::pi * double(i + 1) / double(n + 1)));
     }
-    Tensor turn = reflection(n, 3);   // the same eigenvalues in a dense matrix
+    Tensor turn = reflection(n, 3);  // the same eigenvalues in a dense matrix
     INFO("n " << n);
     CHECK_CLOSE(symmetric_eigen(matrix).values, from(expected, {n}, DType::f64), 1e-13, 0);
     CHECK_CLOSE(symmetric_eigen(product(turn, product(matrix, turn)), false).values, from(expected, {n}, DType::f64),
@@ -91,27 +91,33 @@ TEST_CASE("the eigenvalues of the second difference are known cosines", "[metric
 }
 
 TEST_CASE("eigenvectors are orthonormal and rebuild the matrix", "[metrics][eigen]") {
-  for (const std::vector<double>& spectrum :
-       {std::vector<double>{4}, {-1, 1}, {2, 2, 2, 2}, {0, 0, 0, 1, 5}, {1e-12, 1e-6, 1, 1e6}, {-3, 0, 1e-9, 1, 1, 7, 7}}) {
+  for (const std::vector<double>& spectrum : {std::vector<double>{4},
+                                              {-1, 1},
+                                              {2, 2, 2, 2},
+                                              {0, 0, 0, 1, 5},
+                                              {1e-12, 1e-6, 1, 1e6},
+                                              {-3, 0, 1e-9, 1, 1, 7, 7}}) {
     Tensor matrix = with_spectrum(spectrum, 5);
     SymmetricEigen eigen = symmetric_eigen(matrix);
     int64_t n = matrix.size(0);
     double size = *std::max_element(spectrum.begin(), spectrum.end());
     INFO("n " << n << ", largest " << size);
     CHECK_CLOSE(eigen.values, from(sorted(spectrum), {n}, DType::f64), 1e-14 * size, 0);
-    CHECK_CLOSE(product(eigen.vectors, eigen.vectors, false, true), diagonal(std::vector<double>(size_t(n), 1)), 1e-14, 0);
+    CHECK_CLOSE(product(eigen.vectors, eigen.vectors, false, true), diagonal(std::vector<double>(size_t(n), 1)), 1e-14,
+                0);
     Tensor rebuilt = product(eigen.vectors, product(diagonal(eigen.values.to_vector()), eigen.vectors), true, false);
     CHECK_CLOSE(rebuilt, matrix, 1e-14 * size, 0);
   }
 }
 
 TEST_CASE("eigenvectors of a matrix of many blocks rebuild it", "[metrics][eigen]") {
-  int64_t n = 150;   // three blocks of columns, the last one partly filled
+  int64_t n = 150;  // three blocks of columns, the last one partly filled
   Tensor half = normal64({n, n}, 11), matrix = product(half, half, false, true);
   SymmetricEigen eigen = symmetric_eigen(matrix);
-  CHECK_CLOSE(product(eigen.vectors, eigen.vectors, false, true), diagonal(std::vector<double>(size_t(n), 1)), 1e-13, 0);
+  CHECK_CLOSE(product(eigen.vectors, eigen.vectors, false, true), diagonal(std::vector<double>(size_t(n), 1)), 1e-13,
+              0);
   Tensor rebuilt = product(eigen.vectors, product(diagonal(eigen.values.to_vector()), eigen.vectors), true, false);
-  CHECK_CLOSE(rebuilt, matrix, 1e-11, 0);   // the largest eigenvalue is about 4 n = 600
+  CHECK_CLOSE(rebuilt, matrix, 1e-11, 0);  // the largest eigenvalue is about 4 n = 600
   Tensor root = symmetric_sqrt(matrix);
   CHECK_CLOSE(product(root, root), matrix, 1e-11, 0);
   CHECK_SAME(symmetric_eigen(matrix, false).values, eigen.values);
@@ -126,7 +132,7 @@ TEST_CASE("matrices that are diagonal or zero need no step", "[metrics][eigen]")
   Tensor huge = from({1e200, 2e200, 3e200, 2e200, 0, 1e200, 3e200, 1e200, 0}, {3, 3}, DType::f64);
   double sum = 0;
   for (double value : symmetric_eigen(huge).values.to_vector()) sum += value;
-  CHECK(apart(sum, 1e200, 0, 1e-13) == "");   // the trace
+  CHECK(apart(sum, 1e200, 0, 1e-13) == "");  // the trace
 }
 
 TEST_CASE("a matrix without real eigenvalues to find is refused", "[metrics][eigen]") {
@@ -151,8 +157,9 @@ TEST_CASE("metrics have the same bits for any number of threads", "[metrics][thr
   auto all = [&](int threads) {
     Threads set(threads);
     SymmetricEigen eigen = symmetric_eigen(moments(x).covariance);
-    return All{eigen.values, eigen.vectors, frechet_distance(x, y), kid(x, y, {.subset = 50, .subsets = 3}).mean,
-               prdc(x, y), kth_neighbour(x32, 4), nearest_rows(x32, y32)};
+    return All{
+        eigen.values, eigen.vectors,         frechet_distance(x, y), kid(x, y, {.subset = 50, .subsets = 3}).mean,
+        prdc(x, y),   kth_neighbour(x32, 4), nearest_rows(x32, y32)};
   };
   All one = all(1);
   CHECK(one.fd > 0);
@@ -212,20 +219,20 @@ TEST_CASE("moving a set by c is a Frechet distance of |c|^2, stretching it about
 
 TEST_CASE("moments of more rows than a block are those of a plain sum", "[metrics][fd]") {
   int64_t N = 4099, D = 3;
-  Tensor x = mapped(normal64({N, D}, 4), 0.1, 100);   // far from 0: a one-pass covariance would lose six digits
+  Tensor x = mapped(normal64({N, D}, 4), 0.1, 100);  // far from 0: a one-pass covariance would lose six digits
   std::vector<double> value = x.to_vector(), mean(3, 0.0), covariance(9, 0.0);
   for (int64_t i = 0; i < N * D; ++i) mean[size_t(i % D)] += value[size_t(i)] / double(N);
   for (int64_t n = 0; n < N; ++n)
     for (int64_t r = 0; r < D; ++r)
       for (int64_t c = 0; c < D; ++c)
-        covariance[size_t(r * D + c)] += (value[size_t(n * D + r)] - mean[size_t(r)]) *
-                                         (value[size_t(n * D + c)] - mean[size_t(c)]) / double(N - 1);
+        covariance[size_t(r * D + c)] +=
+            (value[size_t(n * D + r)] - mean[size_t(r)]) * (value[size_t(n * D + c)] - mean[size_t(c)]) / double(N - 1);
   Moments got = moments(x);
   CHECK(got.count == N);
   CHECK_CLOSE(got.mean, from(mean, {D}, DType::f64), 0, 1e-13);
   CHECK_CLOSE(got.covariance, from(covariance, {D, D}, DType::f64), 1e-14, 1e-11);
-  CHECK_CLOSE(moments(x.to(DType::f32)).covariance, got.covariance, 1e-6, 1e-4);   // the input was rounded to 24 bits
-  CHECK_SAME(x, mapped(normal64({N, D}, 4), 0.1, 100));                             // and is left as it is
+  CHECK_CLOSE(moments(x.to(DType::f32)).covariance, got.covariance, 1e-6, 1e-4);  // the input was rounded to 24 bits
+  CHECK_SAME(x, mapped(normal64({N, D}, 4), 0.1, 100));                           // and is left as it is
 }
 
 TEST_CASE("a Frechet distance of no more images than features is refused", "[metrics][fd]") {
@@ -300,7 +307,7 @@ TEST_CASE("mmd2 is the sum of its formula", "[metrics][kid]") {
   Tensor x = from({0, 1, 2}, {3, 1}, DType::f64), y = from({1, 3}, {2, 1}, DType::f64);
   // k = (ab + 1)^3: pairs of x 1, 1, 27, twice each, mean 29/3; the pair of y 64; across 1, 1, 8, 64, 27, 343, mean 74.
   CHECK(apart(mmd2(x, y), 29.0 / 3 + 64 - 2 * 74, 1e-12) == "");
-  for (auto [N, M, D] : {std::array<int64_t, 3>{2, 2, 1}, {7, 5, 3}, {1029, 1031, 2}}) {   // 1024 rows are a block
+  for (auto [N, M, D] : {std::array<int64_t, 3>{2, 2, 1}, {7, 5, 3}, {1029, 1031, 2}}) {  // 1024 rows are a block
     Tensor a = normal64({N, D}, 5), b = mapped(normal64({M, D}, 6), 1.2, 0.3);
     INFO(N << " and " << M);
     CHECK(apart(mmd2(a, b), plain_mmd2(a, b), 1e-11) == "");
@@ -332,13 +339,24 @@ TEST_CASE("KID is the mean over subsets drawn without replacement", "[metrics][k
   // The mean of 400 subsets lies within four standard errors of what it estimates.
   CHECK(std::abs(some.mean - mmd2(x, y)) < 4 * some.std / 20);
   CHECK(some.std > 0);
-  Kid again = kid(x, y, {.subset = 20, .subsets = 400, .seed = 1}), other = kid(x, y, {.subset = 20, .subsets = 400, .seed = 2});
+  Kid again = kid(x, y, {.subset = 20, .subsets = 400, .seed = 1}),
+      other = kid(x, y, {.subset = 20, .subsets = 400, .seed = 2});
   CHECK(again.mean == some.mean);
   CHECK(other.mean != some.mean);
   CHECK(kid(x, y, {.subset = 20, .subsets = 1}).std == 0);
   CHECK(KidOptions::subset_for(5000) == 1000);
   CHECK(KidOptions::subset_for(2001) == 1000);
   CHECK(KidOptions::subset_for(101) == 50);
+}
+
+TEST_CASE("every image is as likely to be in a subset of KID, the first and the last one too", "[metrics][kid]") {
+  for (int64_t outlier : {0, 3, 7}) {
+    Tensor x = normal64({8, 2}, 14), y = normal64({8, 2}, 15);
+    for (int64_t c = 0; c < 2; ++c) x.data<double>()[outlier * 2 + c] = y.data<double>()[outlier * 2 + c] = 4;
+    Kid got = kid(x, y, {.subset = 4, .subsets = 2000});
+    INFO("outlier " << outlier);
+    CHECK(std::abs(got.mean - mmd2(x, y)) < 4 * got.std / std::sqrt(2000));
+  }
 }
 
 TEST_CASE("KID refuses subsets that cannot be drawn", "[metrics][kid]") {
@@ -357,19 +375,22 @@ TEST_CASE("precision, recall, density and coverage of a hand-made set", "[metric
   // Radii to the nearest other point: real 1, 1, 9; fake 1, 1, 3.5, 25.
   Tensor real = from({0, 1, 10}, {3, 1}, DType::f64), fake = from({0.5, 1.5, 5, 30}, {4, 1}, DType::f64);
   Prdc got = prdc(real, fake, {.k_manifold = 1, .k_density = 1});
-  CHECK(got.precision == 0.75);            // 30 lies in no ball
-  CHECK(got.recall == 1);                  // 10 lies in the ball of 30
+  CHECK(got.precision == 0.75);  // 30 lies in no ball
+  CHECK(got.recall == 1);        // 10 lies in the ball of 30
   CHECK(got.density == (2 + 2 + 1 + 0) / 4.0);
   CHECK(got.coverage == 1);
   // With the second neighbour the radii are 10, 9 and 10: each of the three balls holds 0.5, 1.5 and 5, none holds 30.
   Prdc wide = prdc(real, fake, {.k_manifold = 1, .k_density = 2});
   CHECK(wide.density == (3 + 3 + 3 + 0) / 8.0);
   CHECK(wide.precision == 0.75);
-  // A point on the edge of a ball lies in it: 2 is as far from 1 as 0 is.
-  Prdc edge = prdc(real, from({2, 2.5, -8}, {3, 1}, DType::f64), {.k_manifold = 1, .k_density = 1});
-  CHECK(edge.precision == 2.0 / 3);
-  CHECK(edge.density == (2 + 1 + 0) / 3.0);
-  CHECK(edge.coverage == 2.0 / 3);         // nothing came within 1 of 0
+  // A point on the edge of a ball lies in it: -1 is as far from 0 as 1 is, and in no other ball.
+  Tensor around = from({-1, 2.5, -8}, {3, 1}, DType::f64);
+  Prdc edge = prdc(real, around, {.k_manifold = 1, .k_density = 1});
+  CHECK(edge.precision == 2.0 / 3);  // -8 lies in no ball
+  CHECK(edge.recall == 2.0 / 3);     // radii 3.5, 3.5 and 7 do not reach 10
+  CHECK(edge.density == (1 + 1 + 0) / 3.0);
+  CHECK(edge.coverage == 2.0 / 3);  // nothing came within 1 of 1
+  CHECK(prdc(around, real, {.k_manifold = 1, .k_density = 1}).recall == edge.precision);
 }
 
 TEST_CASE("a set compared with itself has full precision, recall and coverage, and a density of (k + 1) / k",
@@ -444,7 +465,7 @@ TEST_CASE("neighbour metrics follow their definitions on odd sizes", "[metrics][
 TEST_CASE("the nearest row is found with its distance, the first one of equals", "[metrics][nearest]") {
   Tensor reference = from({0, 0, 5, 5, 3, 4, 5, 5, 3, 4}, {5, 2}, DType::f32);
   Nearest got = nearest_rows(from({5, 5, 3, 3, -1, 0, 4, 4.5}, {4, 2}, DType::f32), reference);
-  CHECK(got.index == std::vector<int64_t>{1, 2, 0, 1});   // (4, 4.5) is as far from (5, 5) as from (3, 4)
+  CHECK(got.index == std::vector<int64_t>{1, 2, 0, 1});  // (4, 4.5) is as far from (5, 5) as from (3, 4)
   CHECK(got.distance == std::vector<double>{0, 1, 1, 1.25});
 
   for (auto [N, M, D] : {std::array<int64_t, 3>{1, 1, 1}, {33, 1, 3}, {35, 301, 50}, {3, 1003, 300}}) {

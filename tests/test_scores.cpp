@@ -1,4 +1,5 @@
-// What scoring is made of, below the command line: the classifier, arrays, the choice of rows, names, tables and curves.
+// What scoring is made of, below the command line: the classifier, arrays, the choice of rows, names, tables and
+// curves.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -44,7 +45,8 @@ Bytes npy_bytes(const Tensor& tensor) {
 
 /// An npy file with this header text.
 Bytes npy_with(const std::string& header, const std::string& data, char version = 1) {
-  std::string front = std::string("\x93NUMPY", 6) + version + '\0' + char(header.size() & 0xff) + char(header.size() >> 8);
+  std::string front =
+      std::string("\x93NUMPY", 6) + version + '\0' + char(header.size() & 0xff) + char(header.size() >> 8);
   if (version > 1) front += std::string(2, '\0');
   return bytes_of(front + header + data);
 }
@@ -57,8 +59,13 @@ TEST_CASE("the classifier has the shapes that its images ask for", "[classifier]
   struct Case {
     int64_t height, width, channels, stages;
   };
-  for (auto [height, width, channels, stages] :
-       {Case{28, 28, 1, 2}, {32, 32, 3, 2}, {8, 8, 3, 2}, {1, 1, 1, 2}, {7, 13, 2, 2}, {33, 20, 1, 3}, {64, 64, 1, 3}}) {
+  for (auto [height, width, channels, stages] : {Case{28, 28, 1, 2},
+                                                 {32, 32, 3, 2},
+                                                 {8, 8, 3, 2},
+                                                 {1, 1, 1, 2},
+                                                 {7, 13, 2, 2},
+                                                 {33, 20, 1, 3},
+                                                 {64, 64, 1, 3}}) {
     nn::ClassifierConfig config{.height = height, .width = width, .channels = channels, .classes = 4, .features = 24};
     INFO(height << " x " << width);
     CHECK(config.stages() == stages);
@@ -74,17 +81,20 @@ TEST_CASE("the classifier has the shapes that its images ask for", "[classifier]
 }
 
 TEST_CASE("the gradient of the classifier matches differences", "[classifier][grad]") {
-  nn::Classifier net({.height = 6, .width = 5, .channels = 2, .classes = 3, .features = 7}, 3);   // both sides are filled up
+  nn::Classifier net({.height = 6, .width = 5, .channels = 2, .classes = 3, .features = 7},
+                     3);  // both sides are filled up
   net.to(DType::f64);
-  GradReport report = gradcheck([&](In t) { return net.forward(t[0]); }, {normal({2, 6, 5, 2}, DType::f64, Generator{4})});
+  GradReport report =
+      gradcheck([&](In t) { return net.forward(t[0]); }, {normal({2, 6, 5, 2}, DType::f64, Generator{4})});
   INFO(report.where);
   CHECK(report.checked == 120);
-  CHECK(report.worst_relative < 1e-8);   // f64, step 1e-5: truncation about 1e-10
+  CHECK(report.worst_relative < 1e-8);  // f64, step 1e-5: truncation about 1e-10
 }
 
 TEST_CASE("the classifier refuses other images and configurations out of range", "[classifier]") {
   nn::Classifier net({.height = 8, .width = 8, .channels = 1, .classes = 3}, 1);
-  CHECK_FAILS(Error::Kind::argument, net.forward(zeros({2, 8, 8, 3})), "needs images [N, 8, 8, 1], got f32[2, 8, 8, 3]");
+  CHECK_FAILS(Error::Kind::argument, net.forward(zeros({2, 8, 8, 3})),
+              "needs images [N, 8, 8, 1], got f32[2, 8, 8, 3]");
   CHECK_FAILS(Error::Kind::argument, net.forward(zeros({8, 8, 1})), "got f32[8, 8, 1]");
   CHECK_FAILS(Error::Kind::usage, nn::Classifier({.classes = 1}, 1), "classes must be 2 to 100000, got 1");
   CHECK_FAILS(Error::Kind::usage, nn::Classifier({.height = 0}, 1), "pixels a side");
@@ -97,16 +107,17 @@ TEST_CASE("the classifier refuses other images and configurations out of range",
 
 TEST_CASE("training the classifier finds the classes of images it has not seen", "[classifier]") {
   const FeatureNet& net = blob_net();
-  CHECK(net.accuracy > 0.95);   // the class of a blob is its colour
+  CHECK(net.accuracy > 0.95);  // the class of a blob is its colour
   CHECK(net.held_out == 200);
   CHECK(net.data_hash == blobs().hash);
-  ImageFeatures seen = image_features(net, blobs("test", 70).images);   // two batches, the second one cut
+  ImageFeatures seen = image_features(net, blobs("test", 70).images);  // two batches, the second one cut
   CHECK((seen.features.shape() == Shape{70, 128}));
   CHECK((seen.labels.shape() == Shape{70}));
   CHECK_CLOSE(image_features(net, blobs("test", 70).images.rows(3, 4)).features, seen.features.rows(3, 4), 1e-6, 1e-5);
 }
 
-TEST_CASE("the same data give the same classifier for any number of threads, other data another one", "[classifier][threads]") {
+TEST_CASE("the same data give the same classifier for any number of threads, other data another one",
+          "[classifier][threads]") {
   Dataset few = blobs("train", 60);
   FeatureNet one, three, other;
   {
@@ -117,7 +128,7 @@ TEST_CASE("the same data give the same classifier for any number of threads, oth
     Threads set(3);
     three = train_feature_net(few, nullptr, true);
   }
-  CHECK(one.held_out == 6);   // every tenth of 60
+  CHECK(one.held_out == 6);  // every tenth of 60
   CHECK(one.hash == three.hash);
   CHECK(one.accuracy == three.accuracy);
   CHECK(one.name() == "LeNet-" + one.hash.substr(0, 6));
@@ -139,13 +150,16 @@ TEST_CASE("a classifier comes back from its file as it was", "[classifier]") {
 
   CHECK(feature_net(path, {}, true).hash == loaded.hash);
   DataOptions same{.spec = "synthetic:blobs", .split = "test", .size = 8, .channels = 0, .limit = 400};
-  CHECK(feature_net(path, same, true).hash == loaded.hash);   // the split is not what it was trained on
+  CHECK(feature_net(path, same, true).hash == loaded.hash);  // the split is not what it was trained on
   DataOptions other = same;
   other.limit = 300;
-  CHECK_FAILS(Error::Kind::checkpoint, feature_net(path, other, true), "was trained on other images", blob_net().data_hash);
+  CHECK_FAILS(Error::Kind::checkpoint, feature_net(path, other, true), "was trained on other images",
+              blob_net().data_hash);
   CHECK_FAILS(Error::Kind::usage, feature_net(folder.path("none.safetensors"), {}, true), "there is no file");
   CHECK_FAILS(Error::Kind::usage, feature_net("", {}, true), "--classifier FILE");
-  CHECK_FAILS(Error::Kind::data, image_features(loaded, zeros({2, 9, 9, 3}, DType::u8)), "trained on images of 8 x 8 x 3");
+  CHECK_FAILS(Error::Kind::resource, feature_net(folder.path("none/net.safetensors"), same, true), "cannot write");
+  CHECK_FAILS(Error::Kind::data, image_features(loaded, zeros({2, 9, 9, 3}, DType::u8)),
+              "trained on images of 8 x 8 x 3");
 }
 
 TEST_CASE("files that are no classifier are refused", "[classifier]") {
@@ -164,8 +178,8 @@ TEST_CASE("files that are no classifier are refused", "[classifier]") {
 }
 
 TEST_CASE("a classifier needs labels, two classes and some images", "[classifier]") {
-  Dataset data = blobs("train", 40), unlabelled = data, single = data, few = blobs("train", 8), larger = load_dataset(
-      {.spec = "synthetic:blobs", .split = "test", .size = 16, .channels = 0, .limit = 40});
+  Dataset data = blobs("train", 40), unlabelled = data, single = data, few = blobs("train", 8),
+          larger = load_dataset({.spec = "synthetic:blobs", .split = "test", .size = 16, .channels = 0, .limit = 40});
   unlabelled.labels = {};
   single.labels = zeros({40}, DType::i64);
   single.class_names = {};
@@ -197,7 +211,8 @@ TEST_CASE("npy headers are read as NumPy may write them", "[npy]") {
     write_bytes(path, bytes);
     return load_npy(path);
   };
-  CHECK((load(npy_with("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 4), }     \n", data)).shape() == Shape{2, 4}));
+  CHECK((load(npy_with("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 4), }     \n", data)).shape() ==
+         Shape{2, 4}));
   CHECK((load(npy_with("{'shape':(8,),'fortran_order':False,'descr':'|u1'}", data, 2)).shape() == Shape{8}));
   CHECK((load(npy_with("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }\n", data, 3)).shape() == Shape{2}));
 
@@ -237,11 +252,11 @@ TEST_CASE("damaged npy files are refused or read, never anything else", "[npy][f
       ++refused;
     }
   }
-  CHECK(refused > 1000);   // most of the damage is noticed
+  CHECK(refused > 1000);  // most of the damage is noticed
 }
 
 TEST_CASE("images of an array are rounded to the levels of a picture", "[scores]") {
-  Tensor images = normal({4, 5, 6, 3}, DType::f32, Generator{5});   // a third lies outside [-1, 1]
+  Tensor images = normal({4, 5, 6, 3}, DType::f32, Generator{5});  // a third lies outside [-1, 1]
   Tensor bytes = to_bytes(images);
   for (int64_t n = 0; n < 4; ++n)
     CHECK_SAME(bytes.rows(n, n + 1).view({5, 6, 3}), io::image_grid(images.rows(n, n + 1), 1, 0));
@@ -270,7 +285,8 @@ TEST_CASE("a folder of saved samples is the array they were saved from", "[score
   Tensor images = normal({3, 6, 6, 3}, DType::f32, Generator{6});
   std::filesystem::create_directory(folder.path("pictures"));
   for (int64_t n = 0; n < 3; ++n)
-    io::save_png(folder.path("pictures") + "/" + std::to_string(n) + ".png", io::image_grid(images.rows(n, n + 1), 1, 0));
+    io::save_png(folder.path("pictures") + "/" + std::to_string(n) + ".png",
+                 io::image_grid(images.rows(n, n + 1), 1, 0));
   io::save_npy(folder.path("a.npy"), images);
   CHECK_SAME(load_images(folder.path("pictures"), {}).images, load_images(folder.path("a.npy"), {}).images);
   CHECK(!is_data_spec(folder.path("pictures")));
@@ -316,7 +332,7 @@ TEST_CASE("rows are chosen without replacement, by the seed alone", "[scores]") 
   }
   Tensor x = from({0, 1, 2, 3, 4, 5, 6, 7}, {4, 2}, DType::i32);
   CHECK_SAME(take_rows(x, {3, 0, 3}), from({6, 7, 0, 1, 6, 7}, {3, 2}, DType::i32));
-  CHECK_SAME(take_rows(x.rows(1, 4), {2}), from({6, 7}, {1, 2}, DType::i32));   // a slice that starts mid-buffer
+  CHECK_SAME(take_rows(x.rows(1, 4), {2}), from({6, 7}, {1, 2}, DType::i32));  // a slice that starts mid-buffer
 }
 
 // ---- Scores and tables ---------------------------------------------------------------------------------------------
@@ -338,18 +354,24 @@ TEST_CASE("only the metrics asked for are computed", "[scores]") {
   };
   ImageFeatures a = set(1), b = set(2);
   CHECK(score(a, b, 3, {"fd"}, {}).size() == 1);
-  CHECK(score(a, b, 3, {"kid"}, {}).size() == 2);   // and its standard deviation
+  CHECK(score(a, b, 3, {"kid"}, {}).size() == 2);  // and its standard deviation
   Scores all = score(a, b, 3, {"fd", "kid", "rec", "tv"}, {});
   for (const Metric& metric : all_metrics()) CHECK(all.count(metric.key) == 1);
   CHECK(score(a, a, 3, {"tv"}, {}).at("tv") == 0);
-  CHECK(score({a.features, {}}, {b.features, {}}, 0, {"tv"}, {}).empty());   // features alone have no classes
-  CHECK(contains(settings_text({}, 40), "100 subsets of 20 images"));
+  CHECK(score({a.features, {}}, {b.features, {}}, 0, {"tv"}, {}).empty());  // features alone have no classes
+  CHECK(settings_text({"fd", "kid"}, {}, 40) == "KID over 100 subsets of 20 images");
+  CHECK(settings_text({"fd", "tv"}, {}, 40).empty());
 }
 
 namespace {
 
 Cell done_cell(const std::string& sampler, int64_t steps, uint64_t seed, double fd) {
-  Cell cell{.sampler = sampler, .steps = steps, .seed = seed, .calls = steps + 1, .refused = {}, .failed = {},
+  Cell cell{.sampler = sampler,
+            .steps = steps,
+            .seed = seed,
+            .calls = steps + 1,
+            .refused = {},
+            .failed = {},
             .scores = {{"fd", fd}, {"kid", fd / 100}}};
   cell.is_done = true;
   cell.seconds = 1.5;
@@ -390,7 +412,7 @@ TEST_CASE("the table has a line a sampler and steps, with mean and deviation ove
   std::vector<std::string> lines = lines_of(table_text(small_comparison()));
   REQUIRE(lines.size() == 5);
   CHECK(contains(lines[0], "LeNet-abcdef-FD@5k"));
-  CHECK(contains(lines[1], "11.5 +- 2.121"));   // 10 and 13: sqrt(4.5)
+  CHECK(contains(lines[1], "11.5 +- 2.121"));  // 10 and 13: sqrt(4.5)
   CHECK(contains(lines[2], "6 +- 0"));
   CHECK(contains(lines[3], "refused: needs \"4\" steps, or more"));
   CHECK(contains(lines[4], "floor"));
@@ -401,7 +423,8 @@ TEST_CASE("the table has a line a sampler and steps, with mean and deviation ove
 TEST_CASE("the CSV has a line a cell, its commas and quotes escaped", "[compare]") {
   std::vector<std::string> lines = lines_of(csv_text(small_comparison()));
   REQUIRE(lines.size() == 7);
-  CHECK(lines[0].starts_with("sampler,steps,seed,network_calls,images,state,seconds,LeNet-abcdef-FD@5k,LeNet-abcdef-KID@5k,"));
+  CHECK(lines[0].starts_with(
+      "sampler,steps,seed,network_calls,images,state,seconds,LeNet-abcdef-FD@5k,LeNet-abcdef-KID@5k,"));
   CHECK(lines[2] == "ddim,5,1,6,5000,done,1.5,13,0.13,,,,,,,");
   CHECK(lines[5] == "<f&n>,3,0,0,5000,refused,0,,,,,,,,,\"needs \"\"4\"\" steps, or more\"");
   CHECK(lines[6] == "floor,,,,2000,done,,0.5,,,,,,,,train against test");
@@ -412,9 +435,9 @@ TEST_CASE("the curves are a whole SVG file, with a path for each drawn sampler a
   CHECK(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 640 "));
   CHECK(count_of(svg, "<svg") == 3);
   CHECK(count_of(svg, "</svg>") == 3);
-  CHECK(count_of(svg, "<path") == 2 + 2 + 1);   // the legend, FD with its floor, KID, which has none
+  CHECK(count_of(svg, "<path") == 2 + 2 + 1);  // the legend, FD with its floor, KID, which has none
   CHECK(contains(svg, ">ddim</text>"));
-  CHECK(!contains(svg, "f&amp;n"));             // nothing to draw
+  CHECK(!contains(svg, "f&amp;n"));  // nothing to draw
   Comparison nothing = small_comparison();
   nothing.cells = {nothing.cells.back()};
   CHECK(contains(svg_text(nothing), "nothing to plot yet"));
@@ -428,7 +451,7 @@ TEST_CASE("the page shows all cells and needs no other file", "[compare]") {
   CHECK(contains(html, "<td>&lt;f&amp;n&gt;</td>"));
   CHECK(contains(html, "refused: needs &quot;4&quot; steps, or more"));
   CHECK(contains(html, "0 &amp; 1"));
-  CHECK(count_of(html, "<svg") == 2 + 2);   // two plots, two lines of the legend
+  CHECK(count_of(html, "<svg") == 2 + 2);  // two plots, two lines of the legend
   for (const char* outside : {"http:", "https:", "src=", "href=", "@import"}) CHECK(!contains(html, outside));
   nlohmann::ordered_json json = to_json(small_comparison());
   CHECK(json["cells"][4]["state"] == "refused");
@@ -473,13 +496,14 @@ TEST_CASE("stored cells come back, and other settings are named", "[compare]") {
   CHECK_FAILS(Error::Kind::usage, store.load(again, other), "--overwrite", "count: stored 5000, now 4000",
               "checkpoint: stored \"abc\", now \"xyz\"");
   other = settings;
-  other.erase("classifier");   // not known yet: not compared
+  other.erase("classifier");  // not known yet: not compared
   store.load(again, other);
-  other["prediction"] = "v";   // not known then: another setting
+  other["prediction"] = "v";  // not known then: another setting
   CHECK_FAILS(Error::Kind::usage, store.load(again, other), "prediction: stored null");
 
-  for (const char* damage : {"", "{", "[]", "{\"format\":\"mote-compare-1\"}", "{\"format\":3,\"settings\":{},\"scores\":{}}",
-                             "{\"format\":\"mote-compare-1\",\"settings\":[],\"scores\":{}}"}) {
+  for (const char* damage :
+       {"", "{", "[]", "{\"format\":\"mote-compare-1\"}", "{\"format\":3,\"settings\":{},\"scores\":{}}",
+        "{\"format\":\"mote-compare-1\",\"settings\":[],\"scores\":{}}"}) {
     write_bytes(folder.path("compare/cells/ddim-5-seed7.json"), bytes_of(damage));
     CHECK_FAILS(Error::Kind::data, store.load(again, settings), "ddim-5-seed7.json", "is no finished cell");
   }

@@ -43,12 +43,13 @@ void for_column_blocks(int64_t first, int64_t n, int64_t work, Fn&& fn) {
 /// the indices k + 1 .. n - 1; its v lies in row k of `rows`.
 struct Tridiagonal {
   int64_t n;
-  std::vector<double> diagonal, beside;   // n and n - 1
-  std::vector<double> rows, factor;       // n n, n
+  std::vector<double> diagonal, beside;  // n and n - 1
+  std::vector<double> rows, factor;      // n n, n
 };
 
 /// Row k of a symmetric matrix is turned into (.., diagonal, beside, 0, 0, ..) by the reflection that maps
-/// x = row[k + 1 ..] to (beside, 0, ..); what is left is A - v w^T - w v^T with w = p - (factor / 2) (p v) v, p = factor A v.
+/// x = row[k + 1 ..] to (beside, 0, ..); what is left is A - v w^T - w v^T with w = p - (factor / 2) (p v) v, p =
+/// factor A v.
 Tridiagonal tridiagonalise(const Tensor& a) {
   int64_t n = a.size(0);
   Tridiagonal t{n, std::vector<double>(size_t(n)), std::vector<double>(size_t(n), 0.0),
@@ -61,15 +62,15 @@ Tridiagonal tridiagonalise(const Tensor& a) {
   for (int64_t k = 0; k < n; ++k) {
     t.diagonal[size_t(k)] = m[k * n + k];
     if (k == n - 1) break;
-    double* v = m + k * n;   // from k + 1 on; elements before are not used any more
+    double* v = m + k * n;  // from k + 1 on; elements before are not used any more
     double largest = 0, tail = 0;
     for (int64_t c = k + 1; c < n; ++c) largest = std::max(largest, std::abs(v[c]));
     for (int64_t c = k + 2; c < n; ++c) tail = std::max(tail, std::abs(v[c]));
     t.beside[size_t(k)] = v[k + 1];
-    if (tail == 0) continue;   // already tridiagonal here: no reflection
-    for (int64_t c = k + 1; c < n; ++c) v[c] /= largest;   // so that squares neither overflow nor vanish
+    if (tail == 0) continue;                              // already tridiagonal here: no reflection
+    for (int64_t c = k + 1; c < n; ++c) v[c] /= largest;  // so that squares neither overflow nor vanish
     double norm = std::sqrt(dot(v + k + 1, v + k + 1, n - k - 1));
-    double image = v[k + 1] > 0 ? -norm : norm;   // the sign that adds in v, so that nothing cancels
+    double image = v[k + 1] > 0 ? -norm : norm;  // the sign that adds in v, so that nothing cancels
     v[k + 1] -= image;
     t.beside[size_t(k)] = image * largest;
     double factor = 2 / dot(v + k + 1, v + k + 1, n - k - 1);
@@ -97,7 +98,8 @@ std::vector<double> accumulate(const Tridiagonal& t) {
   int64_t n = t.n;
   std::vector<double> q(size_t(n * n), 0.0), sum(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) q[size_t(i * n + i)] = 1;
-  for (int64_t k = n - 2; k >= 0; --k) {   // from the last one: those applied so far left rows and columns <= k + 1 alone
+  for (int64_t k = n - 2; k >= 0;
+       --k) {  // from the last one: those applied so far left rows and columns <= k + 1 alone
     double factor = t.factor[size_t(k)];
     if (factor == 0) continue;
     const double* v = t.rows.data() + k * n;
@@ -118,9 +120,10 @@ struct Rotation {
   double c, s;
 };
 
-/// One implicit QR step with Wilkinson's shift on the unreduced block low..high: rotations of neighbouring indices chase
-/// the element that the first one puts outside the three diagonals down and out.
-void qr_step(std::vector<double>& d, std::vector<double>& e, size_t low, size_t high, std::vector<Rotation>& rotations) {
+/// One implicit QR step with Wilkinson's shift on the unreduced block low..high: rotations of neighbouring indices
+/// chase the element that the first one puts outside the three diagonals down and out.
+void qr_step(std::vector<double>& d, std::vector<double>& e, size_t low, size_t high,
+             std::vector<Rotation>& rotations) {
   double half = (d[high - 1] - d[high]) / 2, below = e[high - 1];
   double root = std::hypot(half, below);
   double shift = d[high] - below * (below / (half + std::copysign(root, half)));
@@ -164,11 +167,11 @@ void diagonalise(std::vector<double>& d, std::vector<double>& e, std::vector<dou
   const double eps = std::numeric_limits<double>::epsilon();
   double size = 0;
   for (size_t i = 0; i < d.size(); ++i) size = std::max({size, std::abs(d[i]), std::abs(e[i])});
-  auto is_small = [&](size_t i) {   // dropping e[i] is then less than what rounding has done already
+  auto is_small = [&](size_t i) {  // dropping e[i] is then less than what rounding has done already
     return std::abs(e[i]) <= eps * (std::abs(d[i]) + std::abs(d[i + 1])) || std::abs(e[i]) <= eps * eps * size;
   };
   std::vector<Rotation> rotations;
-  int64_t steps_left = 60 * n;   // two or three an eigenvalue are usual
+  int64_t steps_left = 60 * n;  // two or three an eigenvalue are usual
   for (size_t high = d.size() - 1; high > 0;) {
     if (is_small(high - 1)) {
       --high;
@@ -183,7 +186,8 @@ void diagonalise(std::vector<double>& d, std::vector<double>& e, std::vector<dou
 }
 
 void require_symmetric(const Tensor& a) {
-  check(a.defined() && a.ndim() == 2 && a.dtype() == DType::f64 && a.size(0) == a.size(1) && a.size(0) > 0 && !a.is_cuda(),
+  check(a.defined() && a.ndim() == 2 && a.dtype() == DType::f64 && a.size(0) == a.size(1) && a.size(0) > 0 &&
+            !a.is_cuda(),
         "symmetric_eigen: needs f64 [D, D] on the CPU, got ", describe(a));
   int64_t n = a.size(0);
   const double* m = a.data<double>();

@@ -10,7 +10,7 @@ struct SymmetricEigen {
   Tensor vectors;   // f64 [D, D], row i belongs to values[i] and has length 1: A = vectors^T diag(values) vectors
 };
 
-/// All eigenvalues of the symmetric matrix a, and its eigenvectors unless with_vectors is false (a quarter of the time).
+/// All eigenvalues of the symmetric matrix a, and its eigenvectors unless with_vectors is false, which takes less time.
 ///   a  f64 [D, D]; only that it is symmetric up to rounding is asked for, so (a + a^T) / 2 is what is decomposed
 /// Backward error of a few D eps |a|. The same bits for any number of threads.     [Golub 2013, alg. 8.3.1 and 8.3.2]
 /// Throws Error(argument) for another shape or dtype, Error(numeric) if a is not finite, not symmetric, or the

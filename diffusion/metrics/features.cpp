@@ -19,12 +19,11 @@ void require_finite(const char* op, const char* name, const Tensor& x) {
 }  // namespace
 
 void require_features(const char* op, const char* name, const Tensor& x) {
-  check(x.defined() && x.ndim() == 2 && x.numel() > 0 && (x.dtype() == DType::f32 || x.dtype() == DType::f64) && !x.is_cuda(),
+  check(x.defined() && x.ndim() == 2 && x.numel() > 0 && (x.dtype() == DType::f32 || x.dtype() == DType::f64) &&
+            !x.is_cuda(),
         op, ": ", name, " must be f32 or f64 [N, D] on the CPU with at least one row, got ", describe(x));
-  if (x.dtype() == DType::f32)
-    require_finite<float>(op, name, x);
-  else
-    require_finite<double>(op, name, x);
+  if (x.dtype() == DType::f32) require_finite<float>(op, name, x);
+  else require_finite<double>(op, name, x);
 }
 
 void require_pair(const char* op, const Tensor& x, const Tensor& y) {

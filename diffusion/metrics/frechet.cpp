@@ -11,7 +11,7 @@
 namespace mote::metrics {
 namespace {
 
-constexpr int64_t kRows = 4096;   // a block of 4096 x 2048 is 64 MiB: sets larger than memory for f64 copies still pass
+constexpr int64_t kRows = 4096;  // a block of 4096 x 2048 is 64 MiB: sets larger than memory for f64 copies still pass
 
 double trace(const Tensor& matrix) {
   double sum = 0;
@@ -58,8 +58,8 @@ Moments moments(const Tensor& features) {
 double frechet_distance(const Moments& a, const Moments& b) {
   int64_t D = a.mean.numel();
   check(a.mean.shape() == b.mean.shape() && a.covariance.shape() == Shape{D, D} && b.covariance.shape() == Shape{D, D},
-        "frechet_distance: moments of other widths: means ", describe(a.mean), " and ", describe(b.mean), ", covariances ",
-        describe(a.covariance), " and ", describe(b.covariance));
+        "frechet_distance: moments of other widths: means ", describe(a.mean), " and ", describe(b.mean),
+        ", covariances ", describe(a.covariance), " and ", describe(b.covariance));
   int64_t fewest = std::min(a.count, b.count);
   if (fewest <= D)
     fail(Error::Kind::data, "frechet_distance: needs more images than features: got ", a.count, " and ", b.count,
@@ -79,8 +79,9 @@ double frechet_distance(const Moments& a, const Moments& b) {
 double frechet_distance(const Tensor& x, const Tensor& y) {
   require_pair("frechet_distance", x, y);
   int64_t fewest = std::min(x.size(0), y.size(0));
-  if (fewest < 2)   // moments() would speak of one side only
-    fail(Error::Kind::data, "frechet_distance: needs more images than features: x is ", describe(x), ", y is ", describe(y));
+  if (fewest < 2)  // moments() would speak of one side only
+    fail(Error::Kind::data, "frechet_distance: needs more images than features: x is ", describe(x), ", y is ",
+         describe(y));
   return frechet_distance(moments(x), moments(y));
 }
 

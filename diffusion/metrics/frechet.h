@@ -1,4 +1,4 @@
-// frechet.h - the Frechet distance between two sets of features, each taken for a Gaussian: FID, with whatever features.
+// frechet.h - the Frechet distance between two sets of features, each taken for a Gaussian: FID, for any features.
 // Its value depends on the features and on the number of images: both belong into the name under which it is reported.
 #pragma once
 #include "tensor/tensor.h"

@@ -14,8 +14,8 @@
 namespace mote::metrics {
 namespace {
 
-constexpr int64_t kRows = 1024;          // of the kernel matrix at a time
-constexpr uint64_t kSubsetKey = 0x6b6964;   // "kid"
+constexpr int64_t kRows = 1024;            // of the kernel matrix at a time
+constexpr uint64_t kSubsetKey = 0x6b6964;  // "kid"
 
 double cube(double value) { return value * value * value; }
 
@@ -30,7 +30,7 @@ double kernel_sum(const Tensor& x, const Tensor& y, bool off_diagonal) {
     double* p = products.data<double>();
     // What the diagonal would add is left out, not subtracted: it is far larger than the rest of a wide matrix.
     if (off_diagonal)
-      for (int64_t row = 0; row < rows; ++row) p[row * M + first + row] = -D;   // (-1 + 1)^3 = 0
+      for (int64_t row = 0; row < rows; ++row) p[row * M + first + row] = -D;  // (-1 + 1)^3 = 0
     sum += cpu::chunked_sum<double>(rows * M, [&](int64_t i) { return cube(p[i] / D + 1); });
   }
   return sum;
@@ -71,8 +71,9 @@ double mmd2(const Tensor& x, const Tensor& y) {
 }
 
 Kid kid(const Tensor& x, const Tensor& y, const KidOptions& options) {
-  check(options.subset >= 2 && options.subsets >= 1, "kid: needs subsets of 2 images or more, and one or more of them, got ",
-        options.subsets, " of ", options.subset);
+  check(options.subset >= 2 && options.subsets >= 1,
+        "kid: needs subsets of 2 images or more, and one or more of them, got ", options.subsets, " of ",
+        options.subset);
   require_rows("kid", x, y, options.subset);
   Tensor x64 = x.to(DType::f64), y64 = y.to(DType::f64);
   Generator generator = Generator{options.seed}.fork(kSubsetKey);

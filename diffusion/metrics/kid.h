@@ -22,11 +22,12 @@ struct KidOptions {
 
 struct Kid {
   double mean = 0;   // over the subsets
-  double std = 0;    // sample standard deviation over the subsets; 0 for a single one. Subsets overlap: no standard error
+  double std = 0;    // sample standard deviation over the subsets, 0 for a single one; they overlap: no standard error
 };
 
-/// mmd2 of `subsets` pairs of subsets, each drawn without replacement; a function of the features and the options alone.
-/// Throws as mmd2 does; Error(data) if a side has fewer rows than a subset, Error(argument) for subset < 2 or subsets < 1.
+/// mmd2 of `subsets` pairs of subsets, each drawn without replacement; a function of features and options alone.
+/// Throws as mmd2 does; Error(data) if a side has fewer rows than a subset, Error(argument) for subset < 2 or
+/// subsets < 1.
 Kid kid(const Tensor& x, const Tensor& y, const KidOptions& options = {});
 
 }  // namespace mote::metrics

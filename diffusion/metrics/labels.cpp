@@ -16,8 +16,9 @@ double LabelHistogram::entropy() const {
 }
 
 LabelHistogram label_histogram(const Tensor& labels, int64_t classes) {
-  check(labels.defined() && labels.ndim() == 1 && labels.dtype() == DType::i64 && labels.numel() > 0 && !labels.is_cuda(),
-        "label_histogram: needs labels i64 [N] on the CPU, N >= 1, got ", describe(labels));
+  check(
+      labels.defined() && labels.ndim() == 1 && labels.dtype() == DType::i64 && labels.numel() > 0 && !labels.is_cuda(),
+      "label_histogram: needs labels i64 [N] on the CPU, N >= 1, got ", describe(labels));
   check(classes >= 1, "label_histogram: needs 1 class or more, got ", classes);
   LabelHistogram histogram{std::vector<int64_t>(size_t(classes), 0), labels.numel()};
   for (int64_t i = 0; i < labels.numel(); ++i) {

@@ -16,8 +16,8 @@ struct LabelHistogram {
 /// How often each class occurs in labels i64 [N], N >= 1, 0 <= label < classes. Throws Error(argument) otherwise.
 LabelHistogram label_histogram(const Tensor& labels, int64_t classes);
 
-/// Total variation distance of the shares: 1/2 sum |p - q|, 0 for equal ones, 1 for disjoint ones. Throws Error(argument)
-/// if the numbers of classes differ.
+/// Total variation distance of the shares: 1/2 sum |p - q|, 0 for equal ones, 1 for disjoint ones. Throws
+/// Error(argument) if the numbers of classes differ.
 double total_variation(const LabelHistogram& a, const LabelHistogram& b);
 
 }  // namespace mote::metrics

@@ -12,16 +12,16 @@ namespace {
 
 // ---- All distances, a block at a time ------------------------------------------------------------------------------
 
-constexpr int64_t kLanes = 16;       // columns are summed in 16 lanes
-constexpr int64_t kGroup = 4;        // rows of y against one row of x: x is loaded once for the four
-constexpr int64_t kRowsX = 32;       // rows of x that share a block of y
-constexpr int64_t kBlockBytes = 256 << 10;   // of y: it stays in the second-level cache
+constexpr int64_t kLanes = 16;              // columns are summed in 16 lanes
+constexpr int64_t kGroup = 4;               // rows of y against one row of x: x is loaded once for the four
+constexpr int64_t kRowsX = 32;              // rows of x that share a block of y
+constexpr int64_t kBlockBytes = 256 << 10;  // of y: it stays in the second-level cache
 
 /// Rows with zeros after the last column and copies of the last row after it, so that every distance is computed by the
 /// same loop whatever its place: d(x, y) has the same bits each time it is asked for, from either side.
 template <class T>
 struct Packed {
-  int64_t rows, width;   // width: columns with their padding
+  int64_t rows, width;  // width: columns with their padding
   std::vector<T> values;
 
   explicit Packed(const Tensor& x) : rows(x.size(0)), width((x.size(1) + kLanes - 1) / kLanes * kLanes) {
@@ -49,8 +49,8 @@ void group_distances(const T* x, const T* y, int64_t width, double* squared) {
   }
 }
 
-/// visit(row of x, row of y, squared distance) for every pair. A row of x is one thread's, and its pairs come in the order
-/// of the rows of y.
+/// visit(row of x, row of y, squared distance) for every pair. A row of x is one thread's, and its pairs come in the
+/// order of the rows of y.
 template <class T, class Visit>
 void visit_pairs(const Packed<T>& x, const Packed<T>& y, Visit&& visit) {
   int64_t block = std::max(kGroup, kBlockBytes / int64_t(sizeof(T)) / y.width / kGroup * kGroup);
@@ -116,8 +116,10 @@ double share(const std::vector<char>& marks) {
 template <class T>
 Prdc prdc_of(const Packed<T>& real, const Packed<T>& fake, const PrdcOptions& options) {
   int64_t k = options.k_manifold, k_density = options.k_density;
-  std::vector<Smallest> around_real = neighbours_within(real, std::max(k, k_density)), around_fake = neighbours_within(fake, k);
-  std::vector<char> is_precise(size_t(fake.rows), 0), is_recalled(size_t(real.rows), 0), is_covered(size_t(real.rows), 0);
+  std::vector<Smallest> around_real = neighbours_within(real, std::max(k, k_density)),
+                        around_fake = neighbours_within(fake, k);
+  std::vector<char> is_precise(size_t(fake.rows), 0), is_recalled(size_t(real.rows), 0),
+      is_covered(size_t(real.rows), 0);
   std::vector<int64_t> balls(size_t(fake.rows), 0);
   visit_pairs(fake, real, [&](int64_t j, int64_t i, double squared) {
     if (squared <= around_real[size_t(i)].at(k)) is_precise[size_t(j)] = 1;
@@ -137,7 +139,8 @@ Prdc prdc_of(const Packed<T>& real, const Packed<T>& fake, const PrdcOptions& op
 std::vector<double> kth_neighbour(const Tensor& x, int64_t k) {
   require_features("kth_neighbour", "x", x);
   require_neighbours("kth_neighbour", "x", x, k);
-  std::vector<Smallest> nearest = with_packed(x, x, [&](const auto& rows, const auto&) { return neighbours_within(rows, k); });
+  std::vector<Smallest> nearest =
+      with_packed(x, x, [&](const auto& rows, const auto&) { return neighbours_within(rows, k); });
   std::vector<double> squared;
   for (const Smallest& near : nearest) squared.push_back(near.at(k));
   return squared;

@@ -21,8 +21,8 @@ struct Nearest {
 Nearest nearest_rows(const Tensor& queries, const Tensor& reference);
 
 struct PrdcOptions {
-  int64_t k_manifold = 3;   // precision and recall                                            [Kynkaanniemi 2019, sec. 2]
-  int64_t k_density = 5;    // density and coverage                                                      [Naeem 2020]
+  int64_t k_manifold = 3;   // precision and recall                                           [Kynkaanniemi 2019]
+  int64_t k_density = 5;    // density and coverage                                                   [Naeem 2020]
 };
 
 struct Prdc {
@@ -30,10 +30,10 @@ struct Prdc {
 };
 
 /// With R_k(x) the closed ball around x whose radius is the distance to the k-th nearest other row of x's own set:
-///   precision = share of fake rows that lie in R_k of any real row                          [Kynkaanniemi 2019, eq. 1-2]
-///   recall    = share of real rows that lie in R_k of any fake row                          [Kynkaanniemi 2019, eq. 1-2]
-///   density   = 1 / (k M) sum over fake rows of how many R_k of real rows hold it; may exceed 1    [Naeem 2020, sec. 3]
-///   coverage  = share of real rows whose R_k holds a fake row                                      [Naeem 2020, sec. 3]
+///   precision = share of fake rows that lie in R_k of any real row                    [Kynkaanniemi 2019, eq. 1-2]
+///   recall    = share of real rows that lie in R_k of any fake row                    [Kynkaanniemi 2019, eq. 1-2]
+///   density   = 1 / (k M) sum over fake rows of how many R_k of real rows hold it; may exceed 1  [Naeem 2020, sec. 3]
+///   coverage  = share of real rows whose R_k holds a fake row                                    [Naeem 2020, sec. 3]
 ///   real [N, D], fake [M, D], f32 or f64; both are converted to f64 unless both are f32; k < N, and k_manifold < M
 /// Throws Error(argument) for another shape or dtype or k < 1, Error(data) on a value that is not finite, other widths,
 /// or too few rows for k.
