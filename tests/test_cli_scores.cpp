@@ -109,6 +109,13 @@ Args operator+(Args a, const Args& b) {
   return a;
 }
 
+Args words(const std::string& text) {
+  std::istringstream in(text);
+  Args list;
+  for (std::string word; in >> word;) list.push_back(word);
+  return list;
+}
+
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::string told(const Result& result) {
@@ -134,20 +141,16 @@ Result done(const Result& result) {
 
 const Args kBlobs = {"--size", "8", "--limit", "200"};
 
-/// A run of four steps on 200 blobs, with its classifier beside it; tests copy it or only read it.
+/// Four steps on 200 blobs.
+const Args kTinyTraining = words(
+    "train --data synthetic:blobs --size 8 --limit 200 --unet custom --base 8 --mult 1,2 --blocks 1 --attention 4 "
+    "--batch 8 --ema 0.9 --steps 4 --sample-count 0 --quiet");
+
+/// A run of them, with its classifier beside it; tests copy it or only read it.
 const std::string& shared() {
   static test::ScratchFolder folder;
   static std::string path = [] {
-    done(mote_in(folder, {"train",       "--data",   "synthetic:blobs",
-                          "--size",      "8",        "--limit",
-                          "200",         "--unet",   "custom",
-                          "--base",      "8",        "--mult",
-                          "1,2",         "--blocks", "1",
-                          "--attention", "4",        "--batch",
-                          "8",           "--ema",    "0.9",
-                          "--steps",     "4",        "--sample-count",
-                          "0",           "--out",    "run",
-                          "--quiet"}));
+    done(mote_in(folder, kTinyTraining + Args{"--out", "run"}));
     // the classifier is trained by the first to need it
     done(mote_in(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--classifier",
                               "run/classifier.safetensors", "--quiet"} +
@@ -527,6 +530,19 @@ TEST_CASE("fewer images than features leave out the Frechet distance alone", "[c
   CHECK(json["cells"][0]["values"].contains("kid"));
   CHECK(json["cells"][0]["values"].contains("prec"));
   CHECK(!json["cells"][0]["values"].contains("fd"));
+}
+
+TEST_CASE("a conditional network draws without a class, or every class in turn", "[cli][compare]") {
+  test::ScratchFolder folder;
+  done(mote_in(folder, kTinyTraining + Args{"--class-cond", "--out", "run"}));
+  fs::copy(classifier(), folder.path("run/classifier.safetensors"));
+  Args args = compare_args("ddim", "2", {"--count", "20", "--metric", "kid,tv"});
+  done(mote_in(folder, args));
+  CHECK_EXIT(mote_in(folder, args + Args{"--all-classes"}), 2, "class: stored \"none\", now \"all\"");
+  done(mote_in(folder, args + Args{"--all-classes", "--out", "all"}));
+  Json none = Json::parse(read_text(folder.path("run/compare/cells/ddim-2-seed0.json")));
+  Json all = Json::parse(read_text(folder.path("all/cells/ddim-2-seed0.json")));
+  CHECK(none["scores"] != all["scores"]);
 }
 
 TEST_CASE("eval and compare answer --help with an example", "[cli][eval]") {
