@@ -14,5 +14,7 @@ void add_data_command(CLI::App& app);
 void add_ckpt_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_compare_command(CLI::App& app);
 
 }  // namespace mote::apps

@@ -382,6 +382,11 @@ Dataset load_dataset(const DataOptions& options) {
   require_options(options);
   Dataset data = load_by_kind(options);
   data.name = options.spec;
+  return fit_dataset(std::move(data), options);
+}
+
+Dataset fit_dataset(Dataset data, const DataOptions& options) {
+  require_options(options);
   shorten(data, options.limit);
   resize_all(data, options.size);
   if (options.channels != 0) data.images = io::convert_channels(data.images, options.channels);

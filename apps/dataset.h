@@ -39,6 +39,10 @@ struct Dataset {
 /// Throws Error(data) naming file and cause; Error(usage) for an unknown SPEC or split.
 Dataset load_dataset(const DataOptions& options);
 
+/// Images that are in memory already, shortened, resized and converted as `options` says, with their hash: what
+/// load_dataset does after reading. Throws Error(usage) for options out of range.
+Dataset fit_dataset(Dataset data, const DataOptions& options);
+
 /// The splits that a SPEC has: train and test, or train alone for a folder without such folders.
 std::vector<std::string> dataset_splits(const std::string& spec);
 

@@ -154,6 +154,8 @@ int run(int argc, char** argv) {
   add_ckpt_command(app);
   add_report_command(app);
   add_bench_command(app);
+  add_eval_command(app);
+  add_compare_command(app);
   if (argc == 1) {
     std::fprintf(stderr, "%s", app.help().c_str());
     return 2;

@@ -1,0 +1,498 @@
+// cmd_compare.cpp - `mote compare`: quality against network calls for several samplers. Every sampler starts from the
+// same noise; a finished cell (sampler, steps, seed) is a file, so that a rerun goes on where the last one was stopped.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <sstream>
+
+#include "apps/checkpoint.h"
+#include "apps/commands.h"
+#include "apps/common.h"
+#include "apps/compare.h"
+#include "apps/draw.h"
+#include "apps/image_source.h"
+#include "apps/progress.h"
+#include "apps/signals.h"
+#include "apps/train_config.h"
+#include "tensor/io/file.h"
+
+namespace mote::apps {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kReferenceSeed = 0;  // which real images are compared: not a matter of --seed, which draws samples
+
+struct CompareOptions {
+  CommonOptions common;
+  std::string run, out, weights = "ema";
+  std::string samplers = "ddim", steps = "10,20,50", metrics = "fd,kid,prec,rec";
+  int64_t count = 5000, seeds = 1, batch = 64;
+  std::string grid = "uniform", variance = "large";
+  double eta = 0;
+  bool no_clip = false, all_classes = false;
+  std::string classifier, data;
+  ScoreOptions score;
+  bool dry_run = false, overwrite = false;
+};
+
+double seconds_since(Clock::time_point begun) { return std::chrono::duration<double>(Clock::now() - begun).count(); }
+
+// ---- Reading the flags ---------------------------------------------------------------------------------------------
+
+std::vector<std::string> words(const std::string& flag, const std::string& text) {
+  std::vector<std::string> list;
+  std::istringstream in(text);
+  for (std::string word; std::getline(in, word, ',');) {
+    if (word.empty() || std::find(list.begin(), list.end(), word) != list.end())
+      fail(Error::Kind::usage, flag, ": '", text, "' has an empty or a repeated entry");
+    list.push_back(word);
+  }
+  if (list.empty()) fail(Error::Kind::usage, flag, ": the list is empty");
+  return list;
+}
+
+void check_usage(const CompareOptions& o) {
+  auto require = [](bool holds, const auto&... parts) {
+    if (!holds) fail(Error::Kind::usage, parts...);
+  };
+  require(!o.run.empty(), "--run: the run folder is missing");
+  int64_t fewest = std::max<int64_t>({10, o.score.prdc.k_manifold + 1, o.score.prdc.k_density + 1});
+  require(o.count >= fewest && o.count <= 10000000, "--count: must be ", fewest, " to 10000000, got ", o.count);
+  require(o.seeds >= 1 && o.seeds <= 1000, "--seeds: must be 1 to 1000, got ", o.seeds);
+  require(o.batch >= 1, "--batch: must be 1 or more, got ", o.batch);
+  require(o.weights == "ema" || o.weights == "model", "--weights: '", o.weights, "' is not known; ema and model are");
+  for (const std::string& name : words("--samplers", o.samplers)) {
+    const std::vector<std::string>& known = sampler_names();
+    require(std::find(known.begin(), known.end(), name) != known.end(), "--samplers: '", name,
+            "' is unknown: choose from ", joined(known), did_you_mean(name, known));
+  }
+  words("--steps", o.steps);
+  for (int64_t steps : int_list("--steps", o.steps)) require(steps >= 1, "--steps: must be 1 or more, got ", steps);
+}
+
+std::vector<Metric> chosen_metrics(const CompareOptions& o) {
+  std::vector<Metric> metrics;
+  for (const std::string& key : words("--metric", o.metrics)) metrics.push_back(metric_named(key));
+  return metrics;
+}
+
+SamplerOptions sampler_options(const CompareOptions& o, const Checkpoint& checkpoint, const std::string& name,
+                               int64_t steps) {
+  return {.name = name,
+          .steps = steps,
+          .grid = o.grid,
+          .eta = o.eta,
+          .variance = o.variance,
+          .prediction = checkpoint.prediction,
+          .clip = !o.no_clip};
+}
+
+/// Every sampler with every number of steps and every seed; what a sampler does not take is marked, not thrown.
+std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoint) {
+  Schedule schedule = Schedule::named(checkpoint.schedule, checkpoint.T);
+  std::vector<Cell> cells;
+  for (const std::string& sampler : words("--samplers", o.samplers))
+    for (int64_t steps : int_list("--steps", o.steps)) {
+      Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
+      try {
+        cell.calls = network_calls(plan_sampler(schedule, sampler_options(o, checkpoint, sampler, steps)));
+      } catch (const Error& error) {
+        if (error.kind() != Error::Kind::usage) throw;
+        cell.refused = error.what();
+      }
+      for (int64_t k = 0; k < o.seeds; ++k) {
+        cell.seed = o.common.seed + uint64_t(k);
+        cells.push_back(cell);
+      }
+    }
+  return cells;
+}
+
+bool is_open(const Cell& cell) { return !cell.is_done && cell.reason().empty(); }
+
+/// Whatever changes a number in a cell. The classifier and the reference are added once they are known.
+Json settings_of(const CompareOptions& o, const Checkpoint& checkpoint) {
+  Json json = {{"checkpoint", checkpoint.hash},
+               {"weights", o.weights},
+               {"count", o.count},
+               {"grid", o.grid},
+               {"eta", o.eta},
+               {"variance", o.variance},
+               {"clip", !o.no_clip},
+               {"kid_subsets", o.score.kid_subsets},
+               {"k", o.score.prdc.k_manifold},
+               {"k_density", o.score.prdc.k_density}};
+  if (checkpoint.unet.classes > 0) json["class"] = o.all_classes ? "all" : "none";
+  return json;
+}
+
+/// The images the run was trained on, or those of --data, which the samples are compared with.
+DataOptions reference_options(const CompareOptions& o, const Checkpoint& checkpoint) {
+  DataOptions options{.spec = o.data.empty() ? checkpoint.data : o.data,
+                      .split = "train",
+                      .size = checkpoint.unet.size,
+                      .channels = checkpoint.unet.channels,
+                      .limit = 0};
+  if (options.channels != 1 && options.channels != 3) options.channels = 0;
+  if (!o.data.empty() || checkpoint.train.empty()) return options;
+  TrainConfig config = train_config_from_json(checkpoint.train);
+  options.size = config.size;
+  options.channels = config.channels;
+  options.limit = config.limit;
+  return options;
+}
+
+// ---- Scoring -------------------------------------------------------------------------------------------------------
+
+/// All metrics that `count` images allow: a cell holds them all, so that --metric can be changed without drawing again.
+std::vector<std::string> keys_for(int64_t count, const FeatureNet& net, const ScoreOptions& options) {
+  std::vector<std::string> keys = {"tv"};
+  if (count >= 4) keys.push_back("kid");
+  if (count > net.network->config().features) keys.push_back("fd");
+  if (count > std::max(options.prdc.k_manifold, options.prdc.k_density))
+    keys.push_back("prec");  // with its three companions
+  return keys;
+}
+
+Dataset load_reference(const CompareOptions& o, const Checkpoint& checkpoint) {
+  Dataset data = load_dataset(reference_options(o, checkpoint));
+  if (o.data.empty() && data.hash != checkpoint.data_hash)
+    fail(Error::Kind::data, "the data of '", checkpoint.data, "' is not what this run was trained on: its hash is ",
+         data.hash, ", the run has ", checkpoint.data_hash, "; --data SPEC names the images to compare with");
+  if (o.count > data.count())
+    fail(Error::Kind::usage, "--count: ", o.count, " images are asked for, but ", data.name, " has ", data.count(),
+         " to compare them with");
+  return data;
+}
+
+ImageFeatures chosen_features(const FeatureNet& net, const Dataset& data, int64_t count) {
+  return image_features(net, take_rows(data.images, choose_rows(data.count(), count, kReferenceSeed)));
+}
+
+Floor score_floor(const CompareOptions& o, const Checkpoint& checkpoint, const FeatureNet& net,
+                  const Dataset& reference) {
+  DataOptions options = reference_options(o, checkpoint);
+  std::vector<std::string> splits = dataset_splits(options.spec);
+  Floor floor;
+  ImageFeatures one, other;
+  if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {
+    options.split = "test";
+    Dataset test = load_dataset(options);
+    floor.how = concat_text(options.spec, ", train against test");
+    floor.count = std::min(o.count, test.count());
+    one = chosen_features(net, reference, floor.count);
+    other = chosen_features(net, test, floor.count);
+  } else {
+    auto [first, second] = choose_halves(reference.count(), o.count, kReferenceSeed);
+    floor.how = concat_text("two halves of ", options.spec);
+    floor.count = int64_t(first.size());
+    one = image_features(net, take_rows(reference.images, first));
+    other = image_features(net, take_rows(reference.images, second));
+  }
+  floor.scores = score(other, one, net.network->config().classes, keys_for(floor.count, net, o.score), o.score);
+  floor.is_done = true;
+  return floor;
+}
+
+// ---- What will be done ---------------------------------------------------------------------------------------------
+
+/// Seconds that one network call on one image takes: from cells drawn before, else from one batch run now.
+double seconds_a_call(const CompareOptions& o, const std::vector<Cell>& cells, std::string& source) {
+  double seconds = 0, calls = 0;
+  for (const Cell& cell : cells)
+    if (cell.is_done) {
+      seconds += cell.seconds;
+      calls += double(cell.calls) * double(o.count);
+    }
+  if (calls > 0 && seconds > 0) {
+    source = "finished cells";
+    return seconds / calls;
+  }
+  Checkpoint checkpoint = load_from_run(o.run, "mote sample --ckpt {} draws from it");
+  nn::UNet unet(checkpoint.unet, 0);
+  unet.train(false);
+  NoGrad no_grad;
+  int64_t N = std::min(o.batch, o.count), classes = checkpoint.unet.classes;
+  Tensor x = zeros({N, checkpoint.unet.size, checkpoint.unet.size, checkpoint.unet.channels}), t = zeros({N});
+  Tensor ids = classes > 0 ? full({N}, double(classes), DType::i64) : Tensor();
+  unet.forward(x, t, ids);  // the first call makes memory
+  Clock::time_point begun = Clock::now();
+  unet.forward(x, t, ids);
+  source = "one network call";
+  return seconds_since(begun) / double(N);
+}
+
+void print_plan(const CompareOptions& o, const std::vector<Cell>& cells) {
+  double calls = 0;
+  int64_t open = 0;
+  for (const Cell& cell : cells) {
+    if (!is_open(cell)) continue;
+    ++open;
+    calls += double(cell.calls) * double(o.count);
+  }
+  std::string source = "nothing to draw";
+  double seconds = open > 0 ? calls * seconds_a_call(o, cells, source) : 0;
+  if (o.common.json) {
+    Json json = {{"count", o.count}, {"cells", Json::array()}};
+    for (const Cell& cell : cells) {
+      json["cells"].push_back({{"sampler", cell.sampler},
+                               {"steps", cell.steps},
+                               {"seed", cell.seed},
+                               {"network_calls", cell.calls},
+                               {"state", cell.state()}});
+      if (!cell.reason().empty()) json["cells"].back()["reason"] = cell.reason();
+    }
+    json["open"] = open;
+    json["network_calls_left"] = calls;
+    json["seconds_left"] = seconds;
+    json["estimated_from"] = source;
+    std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+    return;
+  }
+  std::printf("%-12s %6s %10s %6s  %s\n", "sampler", "steps", "seed", "calls", "state");
+  for (const Cell& cell : cells)
+    std::printf("%-12s %6lld %10llu %6lld  %s%s%s\n", cell.sampler.c_str(), static_cast<long long>(cell.steps),
+                static_cast<unsigned long long>(cell.seed), static_cast<long long>(cell.calls), cell.state(),
+                cell.reason().empty() ? "" : ": ", cell.reason().c_str());
+  std::printf(
+      "%lld of %zu cells to draw, %s images each, %s network calls on an image, about %s by %s (scoring not counted)\n",
+      static_cast<long long>(open), cells.size(), count_text(o.count).c_str(), count_text(int64_t(calls)).c_str(),
+      seconds_text(seconds).c_str(), source.c_str());
+}
+
+// ---- The command ---------------------------------------------------------------------------------------------------
+
+class Compare {
+ public:
+  Compare(const CompareOptions& o, Device device)
+      : o_(o), device_(device), store_(o.out.empty() ? o.run + "/compare" : o.out) {}
+  void run();
+
+ private:
+  void load_cells(bool with_floor);
+  void draw(const std::vector<Cell*>& open, const ImageFeatures& reference);
+  void write_files() const;
+
+  const CompareOptions& o_;
+  Device device_;
+  CellStore store_;
+  Checkpoint checkpoint_;
+  FeatureNet net_;
+  Json settings_;
+  Comparison comparison_;
+};
+
+void Compare::load_cells(bool with_floor) {
+  if (o_.overwrite) return;
+  for (Cell& cell : comparison_.cells)
+    if (cell.refused.empty()) store_.load(cell, settings_);
+  if (with_floor) store_.load(comparison_.floor, settings_);
+}
+
+void Compare::write_files() const {
+  io::write_file_atomic(store_.folder() + "/compare.csv", csv_text(comparison_));
+  io::write_file_atomic(store_.folder() + "/compare.svg", svg_text(comparison_));
+  io::write_file_atomic(store_.folder() + "/compare.html", html_text(comparison_));
+}
+
+void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& reference) {
+  const nn::NamedTensors& weights = o_.weights == "ema" ? checkpoint_.ema : checkpoint_.model;
+  if (weights.empty())
+    fail(Error::Kind::checkpoint, checkpoint_.path, ": holds no ", o_.weights == "ema" ? "averaged" : "plain",
+         " weights; give --weights ", o_.weights == "ema" ? "model" : "ema", " to use the others");
+  nn::UNet unet(checkpoint_.unet, 0);
+  unet.load_state(as_map(weights));
+  unet.to(device_);
+  Schedule schedule = Schedule::named(checkpoint_.schedule, checkpoint_.T);
+  Tensor class_ids;
+  if (int64_t classes = checkpoint_.unet.classes; classes > 0) {
+    class_ids = full({o_.count}, double(classes), DType::i64);
+    for (int64_t i = 0; o_.all_classes && i < o_.count; ++i) class_ids.data<int64_t>()[i] = i % classes;
+  }
+  std::vector<std::string> keys = keys_for(o_.count, net_, o_.score);
+  int64_t batches = (o_.count + o_.batch - 1) / o_.batch, total = 0, before = 0;
+  for (const Cell* cell : open) total += cell->calls * batches;
+  Progress progress("compare", 0, total, "call", o_.common.quiet);
+  for (size_t k = 0; k < open.size(); ++k) {
+    Cell& cell = *open[k];
+    DrawOptions options{.sampler = sampler_options(o_, checkpoint_, cell.sampler, cell.steps),
+                        .count = o_.count,
+                        .batch = o_.batch,
+                        .seed = cell.seed,
+                        .class_ids = class_ids};
+    std::string label = concat_text(cell.name(), " (", k + 1, "/", open.size(), ")");
+    Clock::time_point begun = Clock::now();
+    try {
+      Tensor images =
+          draw_images(unet, schedule, options, device_, [&](int64_t, const Tensor&, int64_t done, int64_t steps) {
+            exit_if_stopped();
+            progress.update(before + cell.calls * batches * done / steps, label);
+          });
+      cell.seconds = seconds_since(begun);
+      cell.scores =
+          score(image_features(net_, to_bytes(images)), reference, net_.network->config().classes, keys, o_.score);
+      cell.is_done = true;
+    } catch (const Error& error) {
+      if (error.kind() != Error::Kind::numeric) throw;
+      cell.failed = error.what();
+      progress.say(label + ": " + cell.failed);
+    }
+    store_.save(cell, settings_);
+    before += cell.calls * batches;
+    write_files();
+    exit_if_stopped();
+  }
+  progress.finish();
+}
+
+void Compare::run() {
+  std::vector<Metric> metrics = chosen_metrics(o_);
+  checkpoint_ = o_.dry_run ? read_checkpoint_summary(checkpoint_path(o_.run)).checkpoint
+                           : load_from_run(o_.run, "mote ckpt info {} shows it");
+  settings_ = settings_of(o_, checkpoint_);
+  comparison_ = {.cells = make_cells(o_, checkpoint_),
+                 .floor = {},
+                 .metrics = metrics,
+                 .features = {},
+                 .count = o_.count,
+                 .title = fs::path(o_.run).lexically_normal().string(),
+                 .facts = {}};
+  load_cells(false);  // other settings are found before a classifier is trained for minutes
+  if (o_.dry_run) return print_plan(o_, comparison_.cells);
+
+  std::string classifier = o_.classifier.empty() ? o_.run + "/classifier.safetensors" : o_.classifier;
+  DataOptions data = reference_options(o_, checkpoint_);
+  bool wants_fd = std::any_of(metrics.begin(), metrics.end(), [](const Metric& metric) { return metric.key == "fd"; });
+  auto require_enough = [&](int64_t features) {
+    if (wants_fd && o_.count <= features)
+      fail(Error::Kind::usage, "--count: fd compares ", features, " features and needs ", features + 1,
+           " images or more, got ", o_.count, "; leave fd out of --metric for fewer");
+  };
+  if (!fs::exists(classifier)) require_enough(nn::ClassifierConfig{}.features);
+  watch_signals("\nmote: stopping; finished cells are kept\n");
+  // A file named by --classifier is taken as it is; its hash stands in every name.
+  if (!o_.classifier.empty() && fs::exists(classifier)) data.spec.clear();
+  net_ = feature_net(classifier, data, o_.common.quiet);
+  require_enough(net_.network->config().features);
+  Dataset reference = load_reference(o_, checkpoint_);
+  settings_["classifier"] = net_.hash;
+  settings_["reference"] = reference.hash;
+  load_cells(true);
+  std::vector<Cell*> open;
+  for (Cell& cell : comparison_.cells)
+    if (is_open(cell)) open.push_back(&cell);
+  comparison_.features = net_.name();
+  comparison_.facts = {
+      {"run", o_.run},
+      {"checkpoint", concat_text(checkpoint_.hash, ", step ", checkpoint_.step, ", ", o_.weights, " weights")},
+      {"data", concat_text(reference.name, ", ", count_text(o_.count), " training images; hash ", reference.hash)},
+      {"classifier", concat_text(net_.name(), " (", net_.hash, "), finds the class of ", 100 * net_.accuracy, "% of ",
+                                 count_text(net_.held_out), " held-out images; ", net_.recipe)},
+      {"metrics", settings_text({"kid", "prec", "density"}, o_.score, o_.count)},
+      {"samplers",
+       concat_text("grid ", o_.grid, ", eta ", o_.eta, ", variance ", o_.variance, o_.no_clip ? ", no clipping" : "")},
+      {"seeds", concat_text(o_.common.seed, " to ", o_.common.seed + uint64_t(o_.seeds) - 1,
+                            ", the same noise for every sampler")},
+      {"command", command_line()}};
+  if (o_.overwrite) store_.clear();  // all that can be wrong has been checked
+  if (!comparison_.floor.is_done) {
+    comparison_.floor = score_floor(o_, checkpoint_, net_, reference);
+    store_.save(comparison_.floor, settings_);
+  }
+  exit_if_stopped();
+  if (!open.empty()) draw(open, chosen_features(net_, reference, o_.count));
+  write_files();
+  if (!o_.common.json) {
+    std::cout << table_text(comparison_) << store_.folder() << "/compare.html\n";
+    return;
+  }
+  Json json = {{"command", command_line()},
+               {"checkpoint_hash", checkpoint_.hash},
+               {"classifier", {{"hash", net_.hash}, {"accuracy", net_.accuracy}, {"held_out", net_.held_out}}}};
+  json.update(to_json(comparison_));
+  for (const char* file : {"csv", "svg", "html"}) json["files"].push_back(store_.folder() + "/compare." + file);
+  std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+void run_compare(const CompareOptions& o) {
+  require_f32(o.common, "compare");
+  check_usage(o);
+  Device device = start(o.common);
+  if (!fs::is_directory(o.run)) fail(Error::Kind::checkpoint, "--run: there is no run at ", o.run);
+  Compare(o, device).run();
+}
+
+}  // namespace
+
+void add_compare_command(CLI::App& app) {
+  auto o = std::make_shared<CompareOptions>();
+  CLI::App& sub = add_command(app, "compare", "Compare samplers: quality against network calls",
+                              "mote compare --run runs/first --samplers ddpm,ddim --steps 5,10,20,50 --count 5000\n"
+                              "  The same command again goes on after a stop; --dry-run tells how long it takes.",
+                              o->common, [o] { run_compare(*o); });
+  sub.add_option("--run", o->run, "run folder; its newest checkpoint is used")->group("Network");
+  sub.add_option("--weights", o->weights, "ema (averaged) or model")->group("Network")->capture_default_str();
+  const char* cells = "Cells";
+  sub.add_option("--samplers", o->samplers, "comma-separated: " + joined(sampler_names()))
+      ->group(cells)
+      ->capture_default_str();
+  sub.add_option("--steps", o->steps, "comma-separated numbers of steps")->group(cells)->capture_default_str();
+  sub.add_option("--seeds", o->seeds, "draw every cell with this many seeds, from --seed on")
+      ->group(cells)
+      ->capture_default_str();
+  sub.add_option("--count", o->count, "images a cell, compared with as many training images")
+      ->group(cells)
+      ->capture_default_str();
+  sub.add_option("--batch", o->batch, "images at a time; changes speed and memory only")
+      ->group(cells)
+      ->capture_default_str();
+  sub.add_option("--grid", o->grid, "which levels: uniform, quadratic, trailing, linspace")
+      ->group(cells)
+      ->capture_default_str();
+  sub.add_option("--eta", o->eta, "ddim: 0 is deterministic, 1 as noisy as ddpm")->group(cells)->capture_default_str();
+  sub.add_option("--variance", o->variance, "ddpm: large or small")->group(cells)->capture_default_str();
+  sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1]")->group(cells);
+  sub.add_flag("--all-classes", o->all_classes, "a conditional network draws its classes in turn (default: no class)")
+      ->group(cells);
+  const char* group = "Metrics";
+  std::string keys;
+  for (const Metric& metric : all_metrics())
+    keys += (keys.empty() ? "" : ", ") + metric.key + " (" + metric.about + ")";
+  sub.add_option("--metric", o->metrics, "which are shown, comma-separated: " + keys + "; cells keep all of them")
+      ->group(group)
+      ->capture_default_str();
+  sub.add_option(
+         "--classifier", o->classifier,
+         "file of the classifier whose features are compared (default: RUN/classifier.safetensors); trained and "
+         "written if it is not there")
+      ->group(group);
+  sub.add_option("--data", o->data, "data SPEC to compare with (default: what the run was trained on)")->group(group);
+  sub.add_option("--subsets", o->score.kid_subsets, "kid: subsets of 1000 images or half of --count")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  sub.add_option("--k", o->score.prdc.k_manifold, "prec, rec: neighbour number")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  sub.add_option("--k-density", o->score.prdc.k_density, "density, coverage: neighbour number")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  sub.add_option("--out", o->out, "folder for cells, compare.csv, compare.svg and compare.html (default: RUN/compare)")
+      ->group("Output");
+  sub.add_flag("--overwrite", o->overwrite, "draw all cells anew")->group("Output");
+  sub.add_flag("--dry-run", o->dry_run,
+               "print the cells, the number of network calls and an estimate of the time, draw nothing")
+      ->group("Output");
+}
+
+}  // namespace mote::apps
