@@ -71,7 +71,7 @@ std::vector<StepPlan> plan_fon(const Path& path, const SamplerOptions&) {
 // ---- Adaptive: Dormand-Prince 5(4) ---------------------------------------------------------------------------------
 
 // Butcher's table, one row a stage; the seventh stage sits at the new state and is the next step's first.
-//                                                                                      [Dormand & Prince 1980, table 2]
+//                                                                                      [Dormand & Prince 1980]
 constexpr int kStages = 7;
 constexpr double kNode[kStages] = {0, 1. / 5, 3. / 10, 4. / 5, 8. / 9, 1, 1};
 constexpr double kStage[kStages][kStages - 1] = {

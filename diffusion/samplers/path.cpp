@@ -107,7 +107,7 @@ Path our_path(const Schedule& schedule, const SamplerOptions& options, bool is_c
   if (options.grid == "lambda-uniform" || options.grid == "karras") {
     Level first = schedule.level(T - 1), last = schedule.level(0);
     if (first.lambda() < kLeastLambda && last.lambda() > kLeastLambda) first = schedule.at_lambda(kLeastLambda);
-    Variable variable = lambda_or_u(schedule, options.grid, 7);   // rho = 7                    [Karras 2022, table 1]
+    Variable variable = lambda_or_u(schedule, options.grid, 7);   // rho = 7                    [Karras 2022]
     path.nodes = spaced(variable, first, last, points);
     path.halfway = [variable](const Level& from, const Level& to) { return halfway_in(variable, from, to); };
   } else {
