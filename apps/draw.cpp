@@ -39,7 +39,10 @@ Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& 
     int64_t N = std::min(options.batch, options.count - first);
     Shape shape{N, config.size, config.size, config.channels};
     Tensor x = image_noise(shape, DType::f32, start_stream(options.seed), first, device);
-    auto times = [&](const Tensor& state, double t) { return full({state.size(0)}, t, DType::f32, device); };
+    auto times = [&](const Tensor& state, double t) {
+      if (options.on_call) options.on_call();
+      return full({state.size(0)}, t, DType::f32, device);
+    };
     Network network;
     if (config.classes > 0) {
       check(options.class_ids.defined(), "draw_images: a conditional network needs class ids");
@@ -51,7 +54,8 @@ Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& 
     } else {
       network = [&](const Tensor& state, double t) { return unet.forward(state, times(state, t)); };
     }
-    auto watch = [&](const Tensor& state, const Tensor&, int64_t done, int64_t) {
+    auto watch = [&](const Tensor& state, const Tensor& x0, int64_t done, int64_t) {
+      if (options.on_x0) options.on_x0(first, x0, done_before + done, batches * steps);
       if (observer) observer(first, state, done_before + done, batches * steps);
     };
     Tensor drawn = run_sampler(schedule, options.sampler, network, x, Generator{options.seed}.fork(kSteps), watch, first);

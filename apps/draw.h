@@ -8,6 +8,9 @@
 
 namespace mote::apps {
 
+/// Called after each sampler step of each batch: the images from `first` on, how many steps are done in all of how many.
+using DrawObserver = std::function<void(int64_t first, const Tensor& x, int64_t done, int64_t total)>;
+
 struct DrawOptions {
   SamplerOptions sampler;
   int64_t count = 1;
@@ -15,10 +18,9 @@ struct DrawOptions {
   uint64_t seed = 0;
   Tensor class_ids;          // i64 [count]; undefined for an unconditional network
   double guidance = 1;       // weight of classifier-free guidance
+  DrawObserver on_x0 = {};             // if set, called like the observer, just before it, with the predicted x0
+  std::function<void()> on_call = {};  // if set, called before each call of the network
 };
-
-/// Called after each sampler step of each batch: the images from `first` on, how many steps are done in all of how many.
-using DrawObserver = std::function<void(int64_t first, const Tensor& x, int64_t done, int64_t total)>;
 
 /// f32 [count, H, W, C] on the CPU. The network is put into evaluation mode and back. Throws Error(numeric) naming the
 /// sampler step if samples are not finite.

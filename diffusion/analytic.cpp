@@ -120,11 +120,10 @@ Tensor raw_output(Prediction prediction, const Denoised& exact, const Level& lev
 
 namespace {
 
-template <class Data>
-Network network_of(const Data& data, const Schedule& schedule, Prediction prediction) {
+template <class Data, class AnySchedule>
+Network network_of(const Data& data, const AnySchedule& schedule, Prediction prediction) {
   return [data, schedule, prediction](const Tensor& x, double t) {
-    check(t == std::floor(t), "exact_network: t = ", t, " is not a level of the schedule");
-    Level level = schedule.level(int64_t(t));
+    Level level = schedule.at(t);
     return raw_output(prediction, exact_denoise(data, x, level), level);
   };
 }
@@ -134,8 +133,13 @@ Network network_of(const Data& data, const Schedule& schedule, Prediction predic
 Network exact_network(const Gaussian& data, const Schedule& schedule, Prediction prediction) {
   return network_of(data, schedule, prediction);
 }
-
 Network exact_network(const Mixture& data, const Schedule& schedule, Prediction prediction) {
+  return network_of(data, schedule, prediction);
+}
+Network exact_network(const Gaussian& data, const VpSchedule& schedule, Prediction prediction) {
+  return network_of(data, schedule, prediction);
+}
+Network exact_network(const Mixture& data, const VpSchedule& schedule, Prediction prediction) {
   return network_of(data, schedule, prediction);
 }
 

@@ -32,9 +32,11 @@ Denoised exact_denoise(const Mixture& data, const Tensor& x, const Level& level)
 /// eps, x0, or v = a eps - sigma x0 of `exact`.
 Tensor raw_output(Prediction prediction, const Denoised& exact, const Level& level);
 
-/// The exact network of the data; it is called at whole t, the levels of the schedule.
+/// The exact network of the data, called at any t that the schedule's at() takes.
 Network exact_network(const Gaussian& data, const Schedule& schedule, Prediction prediction = Prediction::eps);
 Network exact_network(const Mixture& data, const Schedule& schedule, Prediction prediction = Prediction::eps);
+Network exact_network(const Gaussian& data, const VpSchedule& schedule, Prediction prediction = Prediction::eps);
+Network exact_network(const Mixture& data, const VpSchedule& schedule, Prediction prediction = Prediction::eps);
 
 /// Where the probability-flow ODE of the exact network carries x from one level to another:
 ///   x' = a' mean + sqrt(v' / v) (x - a mean)                                        [Song 2021b, eq. 13, solved for p]

@@ -74,12 +74,76 @@ Level Schedule::level(int64_t n) const {
   return {double(n), abar_[n], variance_[n]};
 }
 
+Level Level::of_lambda(double t, double lambda) {
+  return {t, 1 / (1 + std::exp(-2 * lambda)), 1 / (1 + std::exp(2 * lambda))};
+}
+
+Level Schedule::at(double t) const {
+  check((t >= 0 && t <= double(steps() - 1)) || t == -1, "Schedule: level ", t, " lies outside 0..", steps() - 1,
+        " and is not the clean one, -1");
+  double below = std::floor(t), share = t - below;
+  Level low = level(int64_t(below));
+  if (share == 0) return low;
+  double lambda = low.lambda();
+  return Level::of_lambda(t, lambda + share * (level(int64_t(below) + 1).lambda() - lambda));
+}
+
+Level Schedule::at_lambda(double lambda) const {
+  double first = level(0).lambda(), last = level(steps() - 1).lambda();
+  double slack = 1e-12 * (1 + std::abs(lambda));
+  check(lambda <= first + slack && lambda >= last - slack, "Schedule: lambda = ", lambda, " lies outside ", last, "..",
+        first);
+  if (lambda >= first) return level(0);
+  if (lambda <= last) return level(steps() - 1);
+  int64_t low = 0, high = steps() - 1;   // lambda(low) > lambda >= lambda(high)
+  while (high - low > 1) {
+    int64_t middle = (low + high) / 2;
+    (level(middle).lambda() > lambda ? low : high) = middle;
+  }
+  double above = level(low).lambda();
+  return Level::of_lambda(double(low) + (above - lambda) / (above - level(high).lambda()), lambda);
+}
+
 double jump_beta(const Level& from, const Level& to) {
   // (abar_to - abar_from) / abar_to; abar and variance differ by the same amount, and the smaller of the two carries
   // the smaller rounding error: variances at the clean end, abars at the noisy one
   double fall = to.variance < to.abar ? from.variance - to.variance : to.abar - from.abar;
   return fall / to.abar;
 }
+
+// ---- Continuous time -----------------------------------------------------------------------------------------------
+
+VpSchedule::VpSchedule(double b0, double b1, double scale) : b0_(b0), b1_(b1), scale_(scale) {
+  if (!(b0 > 0 && b0 <= b1 && std::isfinite(b1) && scale > 0 && std::isfinite(scale)))
+    fail(Error::Kind::usage, "VpSchedule: needs 0 < b0 <= b1 and scale > 0, got b0 = ", b0, ", b1 = ", b1, ", scale = ",
+         scale);
+}
+
+VpSchedule VpSchedule::limit_of(const Schedule& schedule) {
+  int64_t T = schedule.steps();
+  if (schedule.name() != "linear" || T < 2)
+    fail(Error::Kind::usage, "VpSchedule: continuous time needs a linear schedule of 2 or more steps, this one is ",
+         schedule.name(), " with T = ", T);
+  return VpSchedule(double(T) * schedule.beta(0), double(T) * schedule.beta(T - 1), double(T - 1));
+}
+
+Level VpSchedule::at(double t) const {
+  check(t > 0 && t <= scale_ * (1 + 1e-12), "VpSchedule: t = ", t, " lies outside 0 < t <= ", scale_);
+  double s = t / scale_, log_abar = -s * (s * (b1_ - b0_) / 2 + b0_);
+  return {t, std::exp(log_abar), -std::expm1(log_abar)};
+}
+
+Level VpSchedule::at_lambda(double lambda) const {
+  check(std::isfinite(lambda), "VpSchedule: lambda = ", lambda, " is not finite");
+  // (b1 - b0) / 4 s^2 + b0 / 2 s = fall, and the root written so that nothing cancels when s is small
+  double fall = 0.5 * std::log1p(std::exp(-2 * lambda));
+  double s = 2 * fall / (b0_ / 2 + std::sqrt(b0_ * b0_ / 4 + (b1_ - b0_) * fall));
+  check(s <= 1 + 1e-12, "VpSchedule: lambda = ", lambda, " is noisier than the process gets, lambda = ",
+        at(scale_).lambda());
+  return Level::of_lambda(scale_ * s, lambda);
+}
+
+double VpSchedule::rate(double t) const { return (b0_ + t / scale_ * (b1_ - b0_)) / (2 * scale_); }
 
 // ---- Timesteps -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 // schedule.h - noise schedules: beta, abar = prod(1 - beta), a = sqrt(abar), sigma = sqrt(1 - abar), as f64 tables.
 // Index n = 0..T-1; abar(-1) = 1. n = 0 already holds one step of noise, and the network of index n is fed n.
-// What is done with a level is in process.h; which levels a sampler visits is timesteps() below.
+// VpSchedule is the same with continuous time. What is done with a level is in process.h; timesteps() below lists whole
+// levels, and samplers/path.h says which levels a sampler visits.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -16,6 +17,11 @@ struct Level {
   double variance = 0;    // sigma^2 = 1 - abar, kept apart: near abar = 1 the subtraction would lose four digits
   double a() const { return std::sqrt(abar); }
   double sigma() const { return std::sqrt(variance); }
+  double u() const { return std::sqrt(variance / abar); }                             // sigma / a; 0 at the clean level
+  double lambda() const { return 0.5 * (std::log(abar) - std::log(variance)); }       // ln(a / sigma); there infinite
+
+  /// The level with a / sigma = e^lambda; neither abar nor variance is the difference of the other from 1.
+  static Level of_lambda(double t, double lambda);
 };
 
 /// beta of the jump from a level to a less noisy one: 1 - abar_from / abar_to.
@@ -43,6 +49,12 @@ class Schedule {
   double sigma(int64_t n) const { return level(n).sigma(); }
   /// Throws Error unless -1 <= n < T.
   Level level(int64_t n) const;
+  /// The same at a fractional level 0 <= t <= T - 1, with lambda linear in t between whole ones; t = -1 is the clean
+  /// image. Throws Error outside: between -1 and 0 lambda has no finite end to interpolate to.
+  Level at(double t) const;
+  /// The level, usually fractional, with this lambda: the inverse of at(). Throws Error outside
+  /// lambda(T - 1)..lambda(0), but for a rounding, which moves to the end.
+  Level at_lambda(double lambda) const;
   const std::string& name() const { return name_; }
 
  private:
@@ -50,6 +62,26 @@ class Schedule {
 
   std::string name_;
   std::vector<double> beta_, abar_, variance_;
+};
+
+/// The process with linear betas in continuous time 0 <= s <= 1: beta(s) = b0 + s (b1 - b0), so that
+///   ln a(s) = -s^2 (b1 - b0) / 4 - s b0 / 2                                                    [Song 2021b, eq. 33]
+/// A level's t is the number the network is fed, t = scale s; scale = T - 1 makes it the index of a trained network.
+class VpSchedule {
+ public:
+  /// Throws Error(usage) unless 0 < b0 <= b1 and scale > 0.
+  explicit VpSchedule(double b0 = 0.1, double b1 = 20, double scale = 999);
+  /// b0 = T beta(0), b1 = T beta(T - 1), scale = T - 1. Throws Error(usage) unless the schedule is linear and T >= 2:
+  /// the cosine schedule has no finite beta at its noisy end.
+  static VpSchedule limit_of(const Schedule& schedule);
+
+  Level at(double t) const;               // 0 < t <= scale, else Error
+  Level at_lambda(double lambda) const;   // any finite lambda with t <= scale
+  double rate(double t) const;            // -d ln a / dt = beta(s) / (2 scale)
+  double scale() const { return scale_; }
+
+ private:
+  double b0_, b1_, scale_;
 };
 
 /// One step of a sampler: the network is called at `t`, the state moves from level t to level t_prev (-1 = clean).

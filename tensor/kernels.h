@@ -78,7 +78,7 @@ MOTE_KERNEL(binary_backward, (const Tensor& dy, Tensor& da, Tensor& db, const Te
             (dy, da, db, a, b, op))
 /// y += x, same shape; x may be of another floating dtype than y, the sum is in the compute type of y.
 MOTE_KERNEL(accumulate, (Tensor & y, const Tensor& x), (y, x))
-/// y = sum of factor * tensor over 1 to 4 terms, same shapes; factors are applied in the compute type. y may be a term.
+/// y = sum of factor * tensor over 1 to 8 terms in order, same shapes; all in the compute type. y may be a term.
 MOTE_KERNEL(combine, (Tensor & y, const std::vector<Term>& terms), (y, terms))
 /// y[n, ...] = a[n] x[n, ...] + b[n] e[n, ...]; a, b f64 [N].
 MOTE_KERNEL(combine_rows, (Tensor & y, const Tensor& x, const Tensor& e, const Tensor& a, const Tensor& b),

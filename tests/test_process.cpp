@@ -320,7 +320,8 @@ TEST_CASE("bad analytic data is refused", "[analytic]") {
   CHECK(caught([&] { exact_denoise(Mixture{{0}, {{0, 0, 0}}, {1}}, x, level); }).says("weight > 0"));
   CHECK(caught([&] { exact_denoise(Mixture{{1}, {{0, 0, 0}}, {}}, x, level); }).says("0 stds"));
   Network network = exact_network(Gaussian{}, Schedule::linear());
-  CHECK(caught([&] { network(x, 0.5); }).says("0.5"));
+  CHECK(caught([&] { network(x, 999.5); }).says("999.5"));   // between levels is legal, beyond them is not
+  CHECK(!caught([&] { network(x, 0.5); }).kind);
 }
 
 }  // namespace

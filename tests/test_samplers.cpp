@@ -25,11 +25,25 @@ SamplerOptions ddpm(int64_t steps, const std::string& variance) {
 
 Tensor number(double value) { return full({1}, value, DType::f64); }
 
+/// The factor of a source in the last update of a step: what a step of ddpm or ddim does with x, x0, eps and noise.
+double factor(const StepPlan& step, Source source) {
+  double sum = 0;
+  for (const PlanTerm& term : step.stages.back().terms)
+    if (term.source == source) sum += term.factor;
+  return sum;
+}
+double keep(const StepPlan& step) { return factor(step, Source::state); }
+double from_x0(const StepPlan& step) { return factor(step, Source::x0); }
+double from_eps(const StepPlan& step) { return factor(step, Source::eps); }
+double noise(const StepPlan& step) { return factor(step, Source::noise); }
+
+const std::vector<std::string> kSingleStep = {"ddpm", "ddim"};
+
 // ---- The plan ------------------------------------------------------------------------------------------------------
 
 TEST_CASE("the small variance has the published values", "[samplers]") {
   std::vector<StepPlan> plan = plan_sampler(Schedule::linear(), ddpm(1000, "small"));
-  auto beta_tilde = [&](int64_t n) { return plan[999 - n].noise * plan[999 - n].noise; };
+  auto beta_tilde = [&](int64_t n) { return noise(plan[999 - n]) * noise(plan[999 - n]); };
   CHECK(beta_tilde(0) == 0);
   CHECK(apart(beta_tilde(487), 0.00979, 1e-5) == "");
   CHECK(apart(beta_tilde(999), 0.02, 1e-5) == "");
@@ -40,8 +54,8 @@ TEST_CASE("the large variance is the beta of the jump", "[samplers]") {
   Schedule schedule = Schedule::linear();
   std::vector<StepPlan> plan = plan_sampler(schedule, ddpm(1000, "large"));
   for (const StepPlan& move : plan) {
-    double expected = move.step.t == 0 ? 0 : schedule.beta(move.step.t);
-    REQUIRE(apart(move.noise * move.noise, expected, 0, 1e-12) == "");   // beta recovered from the abar table
+    double expected = move.from.t == 0 ? 0 : schedule.beta(int64_t(move.from.t));
+    REQUIRE(apart(noise(move) * noise(move), expected, 0, 1e-12) == "");   // beta recovered from the abar table
   }
 }
 
@@ -51,16 +65,16 @@ TEST_CASE("a ddim step is the transfer of the pseudo numerical methods", "[sampl
   for (const Schedule& schedule : {Schedule::linear(), Schedule::cosine()})
     for (int64_t steps : {4, 10, 50, 1000})
       for (const StepPlan& move : plan_sampler(schedule, ddim(steps))) {
-        double from = schedule.abar(move.step.t), to = schedule.abar(move.step.t_prev);
-        double from_var = schedule.variance(move.step.t), to_var = schedule.variance(move.step.t_prev);
+        double from = schedule.abar(int64_t(move.from.t)), to = schedule.abar(int64_t(move.to.t));
+        double from_var = schedule.variance(int64_t(move.from.t)), to_var = schedule.variance(int64_t(move.to.t));
         double of_x = std::sqrt(to / from);
         double of_eps = -(to - from) / (std::sqrt(from) * (std::sqrt(to_var * from) + std::sqrt(from_var * to)));
-        double a = schedule.a(move.step.t), sigma = schedule.sigma(move.step.t);
-        INFO(schedule.name() << " " << steps << " steps, from " << move.step.t);
-        REQUIRE(move.keep == 0);
-        REQUIRE(move.noise == 0);
-        REQUIRE(apart(move.from_x0 / a, of_x, 0, 1e-12) == "");
-        REQUIRE(apart(move.from_eps - move.from_x0 * sigma / a, of_eps, 1e-12, 1e-12) == "");
+        double a = schedule.a(int64_t(move.from.t)), sigma = schedule.sigma(int64_t(move.from.t));
+        INFO(schedule.name() << " " << steps << " steps, from " << move.from.t);
+        REQUIRE(keep(move) == 0);
+        REQUIRE(noise(move) == 0);
+        REQUIRE(apart(from_x0(move) / a, of_x, 0, 1e-12) == "");
+        REQUIRE(apart(from_eps(move) - from_x0(move) * sigma / a, of_eps, 1e-12, 1e-12) == "");
       }
 }
 
@@ -72,12 +86,12 @@ TEST_CASE("ddim with eta 1 plans the same step as ddpm with the small variance",
       REQUIRE(implicit.size() == ancestral.size());
       for (size_t k = 0; k < implicit.size(); ++k) {
         // put x = a x0 + sigma eps into the ancestral step: both are then maps of x0, eps and z
-        double a = schedule.a(implicit[k].step.t), sigma = schedule.sigma(implicit[k].step.t);
-        INFO(schedule.name() << " " << steps << " steps, from " << implicit[k].step.t);
-        REQUIRE(implicit[k].step == ancestral[k].step);
-        REQUIRE(apart(implicit[k].from_x0, ancestral[k].keep * a + ancestral[k].from_x0, 1e-12) == "");
-        REQUIRE(apart(implicit[k].from_eps, ancestral[k].keep * sigma, 1e-12) == "");
-        REQUIRE(apart(implicit[k].noise, ancestral[k].noise, 1e-12) == "");
+        double a = schedule.a(int64_t(implicit[k].from.t)), sigma = schedule.sigma(int64_t(implicit[k].from.t));
+        INFO(schedule.name() << " " << steps << " steps, from " << implicit[k].from.t);
+        REQUIRE(implicit[k].from.t == ancestral[k].from.t);
+        REQUIRE(apart(from_x0(implicit[k]), keep(ancestral[k]) * a + from_x0(ancestral[k]), 1e-12) == "");
+        REQUIRE(apart(from_eps(implicit[k]), keep(ancestral[k]) * sigma, 1e-12) == "");
+        REQUIRE(apart(noise(implicit[k]), noise(ancestral[k]), 1e-12) == "");
       }
     }
 }
@@ -87,7 +101,7 @@ TEST_CASE("every step keeps the variance of perfectly predicted noise", "[sample
   Schedule schedule = Schedule::linear();
   for (double eta : {0.0, 0.3, 1.0})
     for (const StepPlan& move : plan_sampler(schedule, ddim(50, eta)))
-      REQUIRE(apart(move.from_eps * move.from_eps + move.noise * move.noise, schedule.variance(move.step.t_prev),
+      REQUIRE(apart(from_eps(move) * from_eps(move) + noise(move) * noise(move), schedule.variance(int64_t(move.to.t)),
                     1e-15, 1e-13) == "");
 }
 
@@ -97,22 +111,23 @@ TEST_CASE("the last step adds no noise and returns the predicted image", "[sampl
       SamplerOptions with_grid = options;
       with_grid.grid = grid;
       StepPlan last = plan_sampler(Schedule::linear(), with_grid).back();
-      CHECK(last.step.t_prev == -1);
-      CHECK(last.noise == 0);
-      CHECK(last.keep == 0);
-      CHECK(last.from_eps == 0);
-      CHECK(last.from_x0 == 1);
+      CHECK(last.to.t == -1);
+      CHECK(noise(last) == 0);
+      CHECK(keep(last) == 0);
+      CHECK(from_eps(last) == 0);
+      CHECK(from_x0(last) == 1);
     }
 }
 
 TEST_CASE("a plan follows its grid", "[samplers]") {
-  for (const std::string& name : sampler_names())
+  for (const std::string& name : kSingleStep)
     for (const std::string& grid : grid_names()) {
       std::vector<TimeStep> steps = timesteps(1000, 30, grid);
       std::vector<StepPlan> plan = plan_sampler(Schedule::linear(), {.name = name, .steps = 30, .grid = grid});
       REQUIRE(plan.size() == steps.size());
       for (size_t k = 0; k < plan.size(); ++k) {
-        CHECK(plan[k].step == steps[k]);
+        CHECK(plan[k].from.t == double(steps[k].t));
+        CHECK(plan[k].to.t == double(steps[k].t_prev));
         CHECK(plan[k].calls == std::vector<double>{double(steps[k].t)});
       }
     }
@@ -134,7 +149,9 @@ TEST_CASE("bad sampler options are refused with what would be right", "[samplers
   CHECK(plan({.name = "ddim", .steps = 101}).says("1 to T = 100"));
   CHECK(plan({.name = "ddim", .steps = 0}).kind == Error::Kind::usage);
   CHECK(plan({.name = "ddim", .grid = "log"}).says("trailing"));
-  CHECK(sampler_names() == std::vector<std::string>{"ddpm", "ddim"});
+  CHECK(sampler_names() ==
+        std::vector<std::string>{"ddpm", "ddim", "s-pndm", "f-pndm", "plms", "ipndm", "fon", "pf-euler", "pf-rk45", "heun",
+                                 "dpmpp-2m", "dpmpp-3m", "dpmpp-sde-2m", "unipc", "deis"});
 }
 
 // ---- Deterministic runs --------------------------------------------------------------------------------------------
@@ -202,14 +219,14 @@ TEST_CASE("ddim carries a point mass exactly through every level", "[samplers]")
         options.grid = grid;
         std::vector<StepPlan> plan = plan_sampler(schedule, options);
         Tensor x = from({1.3, -0.8, 0.2}, {3}, DType::f64);
-        Level start = schedule.level(plan[0].step.t);
+        Level start = plan[0].from;
         Tensor eps = affine(x, 1 / start.sigma(), -start.a() * point.mean / start.sigma());
         // predicting x0 divides the rounding of x by a: 0.006 at the end of the linear schedule, 5e-5 of the cosine one
         double tolerance = 1e-14 + 1e-15 / start.a();
         int64_t seen = 0;
         Tensor last = run_sampler(schedule, options, exact_network(point, schedule), x, Generator{},
                                   [&](const Tensor& state, const Tensor& x0, int64_t done, int64_t) {
-                                    Level level = schedule.level(plan[done - 1].step.t_prev);
+                                    Level level = plan[done - 1].to;
                                     INFO(schedule.name() << " " << grid << " step " << done << " of " << steps);
                                     Tensor exact = affine(eps, level.sigma(), level.a() * point.mean);
                                     CHECK_CLOSE(state, exact, tolerance, 0);
@@ -284,12 +301,12 @@ struct Moments { double mean, std; };
 Moments final_moments(const Schedule& schedule, const SamplerOptions& options) {
   double mean = 0, variance = 1, s2 = kData.std * kData.std;
   for (const StepPlan& move : plan_sampler(schedule, options)) {
-    Level level = schedule.level(move.step.t);
+    Level level = move.from;
     double a = level.a(), sigma = level.sigma(), v = level.abar * s2 + level.variance;
-    double k = move.keep + move.from_x0 * a * s2 / v + move.from_eps * sigma / v;
-    double d = (move.from_x0 * level.variance - move.from_eps * sigma * a) * kData.mean / v;
+    double k = keep(move) + from_x0(move) * a * s2 / v + from_eps(move) * sigma / v;
+    double d = (from_x0(move) * level.variance - from_eps(move) * sigma * a) * kData.mean / v;
     mean = k * mean + d;
-    variance = k * k * variance + move.noise * move.noise;
+    variance = k * k * variance + noise(move) * noise(move);
   }
   return {mean, std::sqrt(variance)};
 }
@@ -357,7 +374,7 @@ TEST_CASE("the noise of step k is the fork k of the generator", "[samplers]") {
               [&](const Tensor& state, const Tensor&, int64_t done, int64_t) {
                 const StepPlan& move = plan[done - 1];
                 Tensor z = normal({5, 4}, DType::f64, Generator{36}.fork(uint64_t(done - 1)));
-                CHECK_CLOSE(state, move.keep * before + move.noise * z, 1e-15, 1e-15);
+                CHECK_CLOSE(state, keep(move) * before + noise(move) * z, 1e-15, 1e-15);
                 before = state;
               });
 }
@@ -419,7 +436,7 @@ TEST_CASE("samples have the same bits with 1, 2, 3 and 7 threads", "[samplers]")
 
 TEST_CASE("the network is called as often, and at the times, that the plan says", "[samplers]") {
   Schedule schedule = Schedule::linear();
-  for (const std::string& name : sampler_names())
+  for (const std::string& name : kSingleStep)
     for (int64_t steps : {1, 10, 50}) {
       SamplerOptions options = {.name = name, .steps = steps};
       std::vector<double> planned, called;
@@ -477,7 +494,7 @@ TEST_CASE("an empty batch samples to an empty batch", "[samplers]") {
 
 TEST_CASE("a state that stops being finite is an error that names the step", "[samplers]") {
   Schedule schedule = Schedule::linear();
-  for (const std::string& name : sampler_names()) {
+  for (const std::string& name : kSingleStep) {
     SamplerOptions options = {.name = name, .steps = 10};
     auto failure = caught([&] {
       run_sampler(schedule, options, [](const Tensor& x, double t) {

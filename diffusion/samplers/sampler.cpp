@@ -1,5 +1,6 @@
 #include "diffusion/samplers/sampler.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -11,7 +12,8 @@ namespace mote {
 
 namespace {
 
-const std::array kMethods = {&kDdpm, &kDdim};
+const std::array kMethods = {&kDdpm,   &kDdim,    &kSPndm,   &kFPndm,   &kPlms,       &kIpndm,  &kFon, &kPfEuler,
+                             &kPfRk45, &kHeun,    &kDpmpp2m, &kDpmpp3m, &kDpmppSde2m, &kUnipc,  &kDeis};
 
 const Method& method_named(const std::string& name) {
   for (const Method* method : kMethods)
@@ -34,8 +36,65 @@ const std::vector<std::string>& sampler_names() {
 
 // ---- The plan ------------------------------------------------------------------------------------------------------
 
+namespace {
+
+/// An option that differs from its default is one that was asked for; it must be one that the method takes.
+void check_options(const Method& method, const SamplerOptions& options) {
+  const SamplerOptions usual;
+  auto check_taken = [&](unsigned flag, const char* option, bool is_usual, const auto& value) {
+    if (is_usual || (method.takes & flag)) return;
+    std::string owners;
+    for (const Method* other : kMethods)
+      if (other->takes & flag) owners += (owners.empty() ? "" : ", ") + std::string(other->name);
+    fail(Error::Kind::usage, method.name, ": ", option, " = ", value, " is given, but only ", owners,
+         std::count(owners.begin(), owners.end(), ',') ? " take it" : " takes it");
+  };
+  check_taken(kTakesEta, "eta", options.eta == usual.eta, options.eta);
+  check_taken(kTakesVariance, "variance", options.variance == usual.variance, options.variance);
+  check_taken(kTakesOrder, "order", options.order == usual.order, options.order);
+  check_taken(kTakesSolver, "solver", options.solver == usual.solver, options.solver);
+  check_taken(kTakesThird, "third", options.third == usual.third, options.third);
+  check_taken(kTakesLowerOrderEnd, "lower_order_end", !options.lower_order_end, options.lower_order_end.value_or(true));
+  check_taken(kTakesBasis, "basis", options.basis == usual.basis, options.basis);
+  check_taken(kTakesTolerance, "tolerance", options.tolerance == usual.tolerance, options.tolerance);
+}
+
+Path path_for(const Schedule& schedule, const SamplerOptions& options) {
+  const Method& method = method_named(options.name);
+  SamplerOptions full = resolved(options);
+  if (method.start != nullptr) full.steps = 1;   // pf-rk45 needs the two ends only
+  if (full.steps < method.fewest_steps || full.steps > schedule.steps())
+    fail(Error::Kind::usage, method.name, ": ", full.steps, " sampling steps asked for, needs ", method.fewest_steps,
+         " to T = ", schedule.steps());
+  return path_of(schedule, method.family, full);
+}
+
+std::vector<StepPlan> plan_on(const Method& method, const Path& path, const SamplerOptions& options) {
+  if (path.steps() < method.fewest_steps)
+    fail(Error::Kind::usage, method.name, ": a path of ", path.steps(), " steps is given, needs ", method.fewest_steps,
+         " or more");
+  if (method.family == Family::flow && !path.curve)
+    fail(Error::Kind::usage, method.name, ": needs a path in continuous time");
+  return method.plan(path, options);
+}
+
+}  // namespace
+
+SamplerOptions resolved(const SamplerOptions& options) {
+  const Method& method = method_named(options.name);
+  check_options(method, options);
+  SamplerOptions full = options;
+  if (full.grid.empty()) full.grid = &method == &kHeun && full.convention == "ours" ? "karras" : "uniform";
+  if (full.order == 0 && (method.takes & kTakesOrder)) full.order = &method == &kDeis ? 3 : 2;
+  return full;
+}
+
 std::vector<StepPlan> plan_sampler(const Schedule& schedule, const SamplerOptions& options) {
-  return method_named(options.name).plan(schedule, options);
+  return plan_sampler(path_for(schedule, options), options);
+}
+
+std::vector<StepPlan> plan_sampler(const Path& path, const SamplerOptions& options) {
+  return plan_on(method_named(options.name), path, resolved(options));
 }
 
 int64_t network_calls(const std::vector<StepPlan>& plan) {
@@ -69,8 +128,14 @@ Tensor image_noise(const Shape& shape, DType dtype, Generator generator, int64_t
 
 Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, const Network& network, Tensor x,
                    Generator noise, const Observer& observer, int64_t first) {
+  return run_sampler(path_for(schedule, options), options, network, x, noise, observer, first);
+}
+
+Tensor run_sampler(const Path& path, const SamplerOptions& options, const Network& network, Tensor x, Generator noise,
+                   const Observer& observer, int64_t first) {
   const Method& method = method_named(options.name);
-  std::vector<StepPlan> plan = method.plan(schedule, options);
+  SamplerOptions full = resolved(options);
+  std::vector<StepPlan> plan = plan_on(method, path, full);
   check(network != nullptr, "run_sampler: no network given");
   // bf16 keeps 8 bits: a state summed over many steps would be rounded away
   check(x.defined() && (x.dtype() == DType::f32 || x.dtype() == DType::f64),
@@ -78,7 +143,7 @@ Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, cons
 
   NoGrad no_grad;
   x = x.detach();
-  std::unique_ptr<Trajectory> trajectory = method.start(schedule, options);
+  std::unique_ptr<Trajectory> trajectory = method.start ? method.start(path, full) : start_planned(plan);
   Evaluate evaluate = [&](const Tensor& state, const Level& level) {
     return denoise(options.prediction, network(state, level.t), state, level, options.clip);
   };
@@ -88,8 +153,8 @@ Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, cons
     Trajectory::Stepped stepped = trajectory->step(k, x, evaluate, draw);
     x = stepped.x;
     if (!is_finite(x))
-      fail(Error::Kind::numeric, "run_sampler: ", options.name, " step ", k + 1, " of ", total, " (t ", plan[k].step.t,
-           " to ", plan[k].step.t_prev, ") gave a state that is not finite");
+      fail(Error::Kind::numeric, "run_sampler: ", options.name, " step ", k + 1, " of ", total, " (t ", plan[k].from.t,
+           " to ", plan[k].to.t, ") gave a state that is not finite");
     if (observer) observer(x, stepped.x0, k + 1, total);
   }
   return x;

@@ -1,5 +1,7 @@
 // Pointwise kernels: one loop over contiguous memory, or the broadcasting walk of `binary`.
+#include <array>
 #include <cstring>
+#include <utility>
 
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernels.h"
@@ -228,32 +230,39 @@ void accumulate(Tensor& y, const Tensor& x) {
   });
 }
 
+namespace {
+
+/// out = sum of factor[k] * in[k] over K terms: with K known the loop keeps all factors in registers and is one pass.
+template <size_t K, class T>
+void combine_terms(T* out, const std::array<const T*, 8>& in, const std::array<compute_t<T>, 8>& factor, int64_t numel) {
+  using C = compute_t<T>;
+  parallel_for(numel, kGrain, [=](int64_t begin, int64_t end) {
+#pragma omp simd   // element i reads and writes place i only, so y may be one of the terms
+    for (int64_t i = begin; i < end; ++i) {
+      C sum = factor[0] * C(in[0][i]);
+      for (size_t k = 1; k < K; ++k) sum += factor[k] * C(in[k][i]);
+      out[i] = T(sum);
+    }
+  });
+}
+
+}  // namespace
+
 void combine(Tensor& y, const std::vector<Term>& terms) {
-  check(terms.size() >= 1 && terms.size() <= 4, "combine: takes 1 to 4 terms, got ", terms.size());
+  check(terms.size() >= 1 && terms.size() <= 8, "combine: takes 1 to 8 terms, got ", terms.size());
   for_floating("combine", y.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    using C = compute_t<T>;
     T* out = y.data<T>();
-    // Missing terms repeat the first one with factor 0 and are skipped by `count`.
-    const T* in[4];
-    C factor[4];
-    size_t count = terms.size();
-    for (size_t k = 0; k < 4; ++k) {
-      in[k] = terms[k < count ? k : 0].tensor.template data<T>();
-      factor[k] = C(k < count ? terms[k].factor : 0);
+    std::array<const T*, 8> in{};
+    std::array<compute_t<T>, 8> factor{};
+    for (size_t k = 0; k < terms.size(); ++k) {
+      in[k] = terms[k].tensor.template data<T>();
+      factor[k] = compute_t<T>(terms[k].factor);
     }
-    const T *p0 = in[0], *p1 = in[1], *p2 = in[2], *p3 = in[3];
-    C f0 = factor[0], f1 = factor[1], f2 = factor[2], f3 = factor[3];
-    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
-      switch (count) {
-        case 1: for (int64_t i = begin; i < end; ++i) out[i] = T(f0 * C(p0[i])); break;
-        case 2: for (int64_t i = begin; i < end; ++i) out[i] = T(f0 * C(p0[i]) + f1 * C(p1[i])); break;
-        case 3: for (int64_t i = begin; i < end; ++i) out[i] = T(f0 * C(p0[i]) + f1 * C(p1[i]) + f2 * C(p2[i])); break;
-        default:
-          for (int64_t i = begin; i < end; ++i)
-            out[i] = T(f0 * C(p0[i]) + f1 * C(p1[i]) + f2 * C(p2[i]) + f3 * C(p3[i]));
-      }
-    });
+    auto run = [&]<size_t... K>(std::index_sequence<K...>) {
+      ((terms.size() == K + 1 ? combine_terms<K + 1>(out, in, factor, y.numel()) : void()), ...);
+    };
+    run(std::make_index_sequence<8>());
   });
 }
 
