@@ -35,7 +35,7 @@ struct CompareOptions {
   std::string run, out, weights = "ema";
   std::string samplers = "ddim", steps = "10,20,50", metrics = "fd,kid,prec,rec";
   int64_t count = 5000, seeds = 1, batch = 64;
-  std::string grid = "uniform", variance = "large";
+  std::string grid, variance = "large";
   double eta = 0;
   bool no_clip = false, all_classes = false;
   std::string classifier, data;
@@ -89,8 +89,8 @@ SamplerOptions sampler_options(const CompareOptions& o, const Checkpoint& checkp
   return {.name = name,
           .steps = steps,
           .grid = o.grid,
-          .eta = o.eta,
-          .variance = o.variance,
+          .eta = name == "ddim" ? o.eta : 0,
+          .variance = name == "ddpm" ? o.variance : "large",
           .prediction = checkpoint.prediction,
           .clip = !o.no_clip};
 }
@@ -104,6 +104,8 @@ std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoi
       Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
       try {
         cell.calls = network_calls(plan_sampler(schedule, sampler_options(o, checkpoint, sampler, steps)));
+        if (cell.calls == 0)   // pf-rk45
+          fail(Error::Kind::usage, sampler, ": its network calls depend on the state; `mote sample` counts them");
       } catch (const Error& error) {
         if (error.kind() != Error::Kind::usage) throw;
         cell.refused = error.what();
@@ -122,6 +124,7 @@ bool is_open(const Cell& cell) { return !cell.is_done && cell.reason().empty(); 
 Json settings_of(const CompareOptions& o, const Checkpoint& checkpoint) {
   Json json = {{"checkpoint", checkpoint.hash},
                {"weights", o.weights},
+               {"precision", o.common.precision},
                {"count", o.count},
                {"grid", o.grid},
                {"eta", o.eta},
@@ -218,6 +221,7 @@ double seconds_a_call(const CompareOptions& o, const std::vector<Cell>& cells, s
   }
   Checkpoint checkpoint = load_from_run(o.run, "mote sample --ckpt {} draws from it");
   nn::UNet unet(checkpoint.unet, 0);
+  unet.set_precision(precision_named(o.common.precision));
   unet.train(false);
   NoGrad no_grad;
   int64_t N = std::min(o.batch, o.count), classes = checkpoint.unet.classes;
@@ -309,6 +313,7 @@ void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& referenc
     fail(Error::Kind::checkpoint, checkpoint_.path, ": holds no ", o_.weights == "ema" ? "averaged" : "plain",
          " weights; give --weights ", o_.weights == "ema" ? "model" : "ema", " to use the others");
   nn::UNet unet(checkpoint_.unet, 0);
+  unet.set_precision(precision_named(o_.common.precision));
   unet.load_state(as_map(weights));
   unet.to(device_);
   Schedule schedule = Schedule::named(checkpoint_.schedule, checkpoint_.T);
@@ -423,7 +428,6 @@ void Compare::run() {
 }
 
 void run_compare(const CompareOptions& o) {
-  require_f32(o.common, "compare");
   check_usage(o);
   Device device = start(o.common);
   if (!fs::is_directory(o.run)) fail(Error::Kind::checkpoint, "--run: there is no run at ", o.run);
@@ -454,7 +458,7 @@ void add_compare_command(CLI::App& app) {
   sub.add_option("--batch", o->batch, "images at a time; changes speed and memory only")
       ->group(cells)
       ->capture_default_str();
-  sub.add_option("--grid", o->grid, "which levels: uniform, quadratic, trailing, linspace")
+  sub.add_option("--grid", o->grid, "which levels, as for `mote sample` (default: the sampler's own)")
       ->group(cells)
       ->capture_default_str();
   sub.add_option("--eta", o->eta, "ddim: 0 is deterministic, 1 as noisy as ddpm")->group(cells)->capture_default_str();

@@ -172,8 +172,14 @@ Evaluation evaluate_images(const EvalOptions& o, const std::vector<std::string>&
   return e;
 }
 
+/// Scores of features in another precision are other numbers.
+void require_f32(const CommonOptions& common) {
+  if (common.precision != "f32")
+    fail(Error::Kind::usage, "--precision ", common.precision, ": features are computed in f32; leave the flag out");
+}
+
 void run_scores(const EvalOptions& o, const std::vector<std::string>& keys) {
-  require_f32(o.common, "eval");
+  require_f32(o.common);
   require_two(o, true);
   start(o.common);
   watch_signals("\nmote: stopping\n");
@@ -245,7 +251,7 @@ void save_pairs(const std::string& path, const Tensor& samples, const Tensor& re
 }
 
 void run_nearest(const EvalOptions& o) {
-  require_f32(o.common, "eval");
+  require_f32(o.common);
   require_two(o, false);
   start(o.common);
   watch_signals("\nmote: stopping\n");
