@@ -176,6 +176,7 @@ void add_conv2d(std::vector<Row>& table) {
   add("one pixel", {3, 1, 1, 4}, {3, 3, 4, 2}, same, all);
   add("one element", {1, 1, 1, 1}, {1, 1, 1, 1}, plain, all);
   add("no images", {0, 3, 3, 2}, {3, 3, 2, 2}, same, all);
+  add("no images of a shape for Winograd", {0, 8, 8, 16}, {3, 3, 16, 16}, same, all);
   add("no input channels", {2, 3, 3, 0}, {3, 3, 0, 2}, same, bias);
 }
 

@@ -67,7 +67,8 @@ MOTE_INLINE void transform_kernel(V* out, const V& k0, const V& k1, const V& k2)
 }
 
 /// G^T of a column, the transpose of transform_kernel: 6 -> 3.
-MOTE_INLINE void transform_kernel_gradient(V* out, const V& u0, const V& u1, const V& u2, const V& u3, const V& u4, const V& u5) {
+MOTE_INLINE void transform_kernel_gradient(V* out, const V& u0, const V& u1, const V& u2, const V& u3, const V& u4,
+                                           const V& u5) {
   V even_a = ga * (u1 + u2), even_b = gb * (u3 + u4);
   out[0] = g0 * u0 + even_a + even_b;
   out[1] = ga * a1 * (u1 - u2) + gb * b1 * (u3 - u4);
@@ -93,7 +94,8 @@ const T* pixel_row(const T* x, int64_t n, int64_t height, int64_t width, int64_t
 
 /// to[i ldto + e] = column of from[i][e] for e < length: a vertical transform along Rows rows.
 template <int Rows, int Points, class T, class Column>
-MOTE_INLINE void transform_rows(float* to, int64_t ldto, const std::array<const T*, Rows>& from, int64_t length, Column&& column) {
+MOTE_INLINE void transform_rows(float* to, int64_t ldto, const std::array<const T*, Rows>& from, int64_t length,
+                                Column&& column) {
   for (int64_t e = 0; e < length; e += kWide) {
     V in[Rows], out[Points];
 #pragma GCC unroll 6
@@ -104,7 +106,7 @@ MOTE_INLINE void transform_rows(float* to, int64_t ldto, const std::array<const 
   }
 }
 
-/// to[j ldto + c] = column of from[j C + c] for c < C: a horizontal transform of one row of a tile.
+/// to[j ldto + c] = column of from[j ldfrom + c] for c < C: a horizontal transform of one row of a tile.
 template <int Columns, int Points, class Column>
 MOTE_INLINE void transform_pixels(float* to, int64_t ldto, const float* from, int64_t ldfrom, int64_t C, Column&& column) {
   for (int64_t c = 0; c < C; c += kWide) {
@@ -117,9 +119,15 @@ MOTE_INLINE void transform_pixels(float* to, int64_t ldto, const float* from, in
   }
 }
 
-constexpr auto kInput = [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_input(out, in[0], in[1], in[2], in[3], in[4], in[5]); };
-constexpr auto kOutput = [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_output(out, in[0], in[1], in[2], in[3], in[4], in[5]); };
-constexpr auto kGradient = [](V* out, const V* in) MOTE_INLINE_LAMBDA { transform_gradient(out, in[0], in[1], in[2], in[3]); };
+constexpr auto kInput = [](V* out, const V* in) MOTE_INLINE_LAMBDA {
+  transform_input(out, in[0], in[1], in[2], in[3], in[4], in[5]);
+};
+constexpr auto kOutput = [](V* out, const V* in) MOTE_INLINE_LAMBDA {
+  transform_output(out, in[0], in[1], in[2], in[3], in[4], in[5]);
+};
+constexpr auto kGradient = [](V* out, const V* in) MOTE_INLINE_LAMBDA {
+  transform_gradient(out, in[0], in[1], in[2], in[3]);
+};
 
 /// Floats between the matrices of two points: off the multiples of a page, or all 36 streams of a transform would meet
 /// in the same cache sets.
@@ -132,16 +140,21 @@ int64_t block_rows(const WinogradShape& shape) {
   return std::max<int64_t>(tiles / shape.tile_columns(), 1);
 }
 
+/// Elements of a row of pixels of x or y.
+int64_t longest_row(const WinogradShape& shape) {
+  return std::max(shape.in_width * shape.in_channels, shape.out_width * shape.out_channels);
+}
+
 /// Floats that `half` holds: six rows of pixels of whole tiles and their margin, and a row of zeros for both tensors.
 int64_t half_elements(const WinogradShape& shape) {
   int64_t channels = std::max(shape.in_channels, shape.out_channels), columns = 4 * shape.tile_columns() + 2;
-  return 6 * (columns * channels + kWide) + std::max(shape.in_width * shape.in_channels, shape.out_width * shape.out_channels);
+  return 6 * (columns * channels + kWide) + longest_row(shape);
 }
 
 /// The zeros behind `half`.
 template <class T>
 T* zero_row(float* half, const WinogradShape& shape) {
-  int64_t length = std::max(shape.in_width * shape.in_channels, shape.out_width * shape.out_channels);
+  int64_t length = longest_row(shape);
   T* zeros = reinterpret_cast<T*>(half + half_elements(shape) - length);
   std::fill(zeros, zeros + length, T(0.0f));
   return zeros;
@@ -149,9 +162,11 @@ T* zero_row(float* half, const WinogradShape& shape) {
 
 /// v[point][t][c] = B^T d B for the tiles of these rows.
 template <class T>
-void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shape, TileRows rows, float* half, const T* zeros) {
+void input_tiles(float* v, int64_t stride, const T* x, const WinogradShape& shape, TileRows rows, float* half,
+                 const T* zeros) {
   int64_t C = shape.in_channels, columns = 4 * shape.tile_columns() + 2, ld = columns * C + kWide;
-  int64_t begin = std::clamp<int64_t>(shape.left, 0, columns), end = std::clamp<int64_t>(shape.left + shape.in_width, begin, columns);
+  int64_t begin = std::clamp<int64_t>(shape.left, 0, columns);
+  int64_t end = std::clamp<int64_t>(shape.left + shape.in_width, begin, columns);
   for (int64_t i = 0; i < 6; ++i) {   // left and right of the image
     std::fill(half + i * ld, half + i * ld + begin * C, 0.0f);
     std::fill(half + i * ld + end * C, half + (i + 1) * ld, 0.0f);
@@ -177,8 +192,10 @@ void output_tiles(T* y, const float* m, int64_t stride, const Start<T, float>& s
   for (int64_t row = 0; row < rows.count; ++row) {
     int64_t n = (rows.first + row) / shape.tile_rows(), top = (rows.first + row) % shape.tile_rows() * 4;
     for (int64_t i = 0; i < 6; ++i)
-      for (int64_t t = 0; t < shape.tile_columns(); ++t)
-        transform_pixels<6, 4>(half + i * ld + 4 * t * K, K, m + i * 6 * stride + (row * shape.tile_columns() + t) * padded, stride, K, kOutput);
+      for (int64_t t = 0; t < shape.tile_columns(); ++t) {
+        const float* from = m + i * 6 * stride + (row * shape.tile_columns() + t) * padded;
+        transform_pixels<6, 4>(half + i * ld + 4 * t * K, K, from, stride, K, kOutput);
+      }
     T* to = y + (n * shape.out_height + top) * shape.out_width * K;
     int64_t height = std::min<int64_t>(4, shape.out_height - top), pitch = shape.out_width * K;
     for (int64_t j = 0; j < shape.out_width; ++j) {
@@ -226,7 +243,8 @@ template <class T>
 void kernel_tiles(float* u, int64_t stride, const T* w, bool exchanged, int64_t C, int64_t K) {
   constexpr int64_t kColumns = kPanel<float>;
   int64_t panels = panels_of<float>(K), groups = C / kWide;
-  parallel_for(panels * groups, std::max<int64_t>(kGrain / (kPoints * kColumns * kWide), 1), [&](int64_t first, int64_t last) {
+  int64_t grain = std::max<int64_t>(kGrain / (kPoints * kColumns * kWide), 1);
+  parallel_for(panels * groups, grain, [&](int64_t first, int64_t last) {
     alignas(64) float g[9][kWide * kWide];   // [tap][c][k] of a square of channels
     for (int64_t item = first; item < last; ++item) {
       int64_t panel = item / groups, c0 = item % groups * kWide;
@@ -262,8 +280,8 @@ void kernel_tiles(float* u, int64_t stride, const T* w, bool exchanged, int64_t 
 bool WinogradShape::pays_in_f32() const {
   // Small images leave the transform of the weights little to save. How many images there are must not count: an image
   // keeps its bits whatever batch it is in.
-  return in_channels % 16 == 0 && out_channels % 16 == 0 && in_channels > 0 && out_height >= 4 && out_width >= 4 &&
-         out_height * out_width >= 49;
+  return images > 0 && in_channels > 0 && in_channels % 16 == 0 && out_channels % 16 == 0 && out_height >= 4 &&
+         out_width >= 4 && out_height * out_width >= 49;
 }
 
 template <class T>
@@ -310,8 +328,9 @@ template <class T>
 void winograd_dw(T* dw, const T* x, const T* dy, const WinogradShape& shape) {
   constexpr int64_t kColumns = kPanel<float>;
   int64_t C = shape.in_channels, K = shape.out_channels, padded = panels_of<float>(K) * kColumns;
-  int64_t w_stride = point_stride(C * padded), sums = kPoints * w_stride, block = block_rows(shape), all_rows = shape.images * shape.tile_rows();
-  int64_t tiles = block * shape.tile_columns(), blocks = (all_rows + block - 1) / block;
+  int64_t w_stride = point_stride(C * padded), sums = kPoints * w_stride;
+  int64_t block = block_rows(shape), all_rows = shape.images * shape.tile_rows(), blocks = (all_rows + block - 1) / block;
+  int64_t tiles = block * shape.tile_columns();
   // Blocks are cut into chunks with sums of their own, folded in order at the end; how many depends on shapes only.
   int64_t chunks = std::clamp<int64_t>((int64_t(8) << 20) / (sums * int64_t(sizeof(float))), 1, 8);
   chunks = std::min(chunks, blocks);

@@ -26,7 +26,6 @@ struct WinogradShape {
 
   int64_t tile_rows() const { return (out_height + 3) / 4; }
   int64_t tile_columns() const { return (out_width + 3) / 4; }
-  int64_t tiles() const { return images * tile_rows() * tile_columns(); }
   /// Whether the fewer products are worth the transforms, for tensors of T: the same for any number of images.
   /// With AMX, products of bf16 are so fast that they are not.
   template <class T>
