@@ -29,17 +29,21 @@ Factors first_difference(const Path& path, int64_t k, double h, double factor) {
   return {factor * over_r, -factor * over_r, 0};
 }
 
+/// of_x0 (m_k + D / 2), or of_x0 m_k where only the first order can be had: the midpoint rule.
+Factors midpoint(const Path& path, int64_t k, double h, double of_x0, int64_t order) {
+  Factors factors = {0, 0, 0};
+  if (order == 2) factors = first_difference(path, k, h, of_x0 / 2);
+  factors[0] += of_x0;
+  return factors;
+}
+
 // x' = (sigma' / sigma) x - a' E (m_k + D / 2),  E = expm1(-h)                                     [Lu 2022b, alg. 2]
 std::vector<StepPlan> plan_2m(const Path& path, const SamplerOptions& options) {
   Planner plan;
   for (int64_t k = 0; k < path.steps(); ++k) {
     const Level &from = path.nodes[k], &to = path.nodes[k + 1];
     double h = to.lambda() - from.lambda(), of_x0 = -to.a() * std::expm1(-h);
-    Factors factors = {of_x0, 0, 0};
-    if (order_at(path, k, 2, options) == 2) {
-      factors = first_difference(path, k, h, of_x0 / 2);
-      factors[0] += of_x0;
-    }
+    Factors factors = midpoint(path, k, h, of_x0, order_at(path, k, 2, options));
     plan.begin_step(from, to);
     plan.call(from);
     plan.move(on_x0(to.sigma() / from.sigma(), factors, k));
@@ -59,12 +63,9 @@ std::vector<StepPlan> plan_3m(const Path& path, const SamplerOptions& options) {
   for (int64_t k = 0; k < path.steps(); ++k) {
     const Level &from = path.nodes[k], &to = path.nodes[k + 1];
     double h = to.lambda() - from.lambda(), E = std::expm1(-h);
-    Factors factors = {-to.a() * E, 0, 0};
     int64_t order = order_at(path, k, 3, options);
-    if (order == 2) {
-      Factors D = first_difference(path, k, h, -to.a() * E / 2);
-      for (int j = 0; j < 3; ++j) factors[j] += D[j];
-    } else if (order == 3) {
+    Factors factors = midpoint(path, k, h, -to.a() * E, order);
+    if (order == 3) {
       double r0 = (from.lambda() - path.nodes[k - 1].lambda()) / h;
       double r1 = (path.nodes[k - 1].lambda() - path.nodes[k - 2].lambda()) / h;
       Factors A = {1 / r0, -1 / r0, 0}, B = {0, 1 / r1, -1 / r1};
@@ -87,11 +88,7 @@ std::vector<StepPlan> plan_sde_2m(const Path& path, const SamplerOptions& option
   for (int64_t k = 0; k < path.steps(); ++k) {
     const Level &from = path.nodes[k], &to = path.nodes[k + 1];
     double h = to.lambda() - from.lambda(), renewed = -std::expm1(-2 * h), of_x0 = to.a() * renewed;
-    Factors factors = {of_x0, 0, 0};
-    if (order_at(path, k, 2, options) == 2) {
-      factors = first_difference(path, k, h, of_x0 / 2);
-      factors[0] += of_x0;
-    }
+    Factors factors = midpoint(path, k, h, of_x0, order_at(path, k, 2, options));
     plan.begin_step(from, to);
     plan.call(from);
     Terms terms = on_x0(to.sigma() / from.sigma() * std::exp(-h), factors, k);
