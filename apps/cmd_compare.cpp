@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <sstream>
@@ -28,6 +29,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
+constexpr double kSaveEvery = 20;       // seconds between two savings of the images of an unfinished cell
 constexpr uint64_t kReferenceSeed = 0;  // which real images are compared: not a matter of --seed, which draws samples
 
 struct CompareOptions {
@@ -104,7 +106,7 @@ std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoi
       Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
       try {
         cell.calls = network_calls(plan_sampler(schedule, sampler_options(o, checkpoint, sampler, steps)));
-        if (cell.calls == 0)   // pf-rk45
+        if (cell.calls == 0)  // pf-rk45
           fail(Error::Kind::usage, sampler, ": its network calls depend on the state; `mote sample` counts them");
       } catch (const Error& error) {
         if (error.kind() != Error::Kind::usage) throw;
@@ -282,6 +284,9 @@ class Compare {
 
  private:
   void load_cells(bool with_floor);
+  /// u8 [count, H, W, C]: the images of `part`, then the others by `draw_batch`, saved every few seconds on the way.
+  Tensor draw_cell(Cell& cell, PartOfCell part,
+                   const std::function<Tensor(int64_t first, int64_t count)>& draw_batch) const;
   void draw(const std::vector<Cell*>& open, const ImageFeatures& reference);
   void write_files() const;
 
@@ -307,6 +312,30 @@ void Compare::write_files() const {
   io::write_file_atomic(store_.folder() + "/compare.html", html_text(comparison_));
 }
 
+Tensor Compare::draw_cell(Cell& cell, PartOfCell part,
+                          const std::function<Tensor(int64_t first, int64_t count)>& draw_batch) const {
+  const nn::UNetConfig& unet = checkpoint_.unet;
+  Tensor images = empty({o_.count, unet.size, unet.size, unet.channels}, DType::u8);
+  int64_t done = 0;
+  if (part.images.defined()) {
+    done = part.images.size(0);
+    images.rows(0, done).copy_(part.images);
+  }
+  Clock::time_point begun = Clock::now(), saved = begun;
+  double seconds_before = part.seconds;
+  while (done < o_.count) {
+    int64_t N = std::min(o_.batch, o_.count - done);
+    images.rows(done, done + N).copy_(draw_batch(done, N));
+    done += N;
+    cell.seconds = seconds_before + seconds_since(begun);
+    if (done < o_.count && seconds_since(saved) > kSaveEvery) {
+      store_.save_part(cell, {images.rows(0, done), cell.seconds}, settings_);
+      saved = Clock::now();
+    }
+  }
+  return images;
+}
+
 void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& reference) {
   const nn::NamedTensors& weights = o_.weights == "ema" ? checkpoint_.ema : checkpoint_.model;
   if (weights.empty())
@@ -323,27 +352,37 @@ void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& referenc
     for (int64_t i = 0; o_.all_classes && i < o_.count; ++i) class_ids.data<int64_t>()[i] = i % classes;
   }
   std::vector<std::string> keys = keys_for(o_.count, net_, o_.score);
-  int64_t batches = (o_.count + o_.batch - 1) / o_.batch, total = 0, before = 0;
-  for (const Cell* cell : open) total += cell->calls * batches;
-  Progress progress("compare", 0, total, "call", o_.common.quiet);
+  int64_t total = 0, before = 0;  // network calls on an image
+  std::vector<PartOfCell> parts;
+  for (const Cell* cell : open) {
+    parts.push_back(store_.load_part(*cell, settings_));
+    total += cell->calls * o_.count;
+    if (parts.back().images.defined()) before += cell->calls * parts.back().images.size(0);
+  }
+  Progress progress("compare", before, total, "call", o_.common.quiet);
   for (size_t k = 0; k < open.size(); ++k) {
     Cell& cell = *open[k];
-    DrawOptions options{.sampler = sampler_options(o_, checkpoint_, cell.sampler, cell.steps),
-                        .count = o_.count,
-                        .batch = o_.batch,
-                        .seed = cell.seed,
-                        .class_ids = class_ids};
     std::string label = concat_text(cell.name(), " (", k + 1, "/", open.size(), ")");
-    Clock::time_point begun = Clock::now();
+    int64_t drawn = parts[k].images.defined() ? parts[k].images.size(0) : 0,
+            goal = before + cell.calls * (o_.count - drawn);
+    auto draw_batch = [&](int64_t first, int64_t count) {
+      DrawOptions options{.sampler = sampler_options(o_, checkpoint_, cell.sampler, cell.steps),
+                          .first = first,
+                          .count = count,
+                          .batch = count,
+                          .seed = cell.seed,
+                          .class_ids = class_ids.defined() ? class_ids.rows(first, first + count) : Tensor()};
+      auto watch = [&](int64_t, const Tensor&, int64_t done, int64_t steps) {
+        exit_if_stopped();
+        progress.update(before + cell.calls * count * done / steps, label);
+      };
+      Tensor images = to_bytes(draw_images(unet, schedule, options, device_, watch));
+      before += cell.calls * count;
+      return images;
+    };
     try {
-      Tensor images =
-          draw_images(unet, schedule, options, device_, [&](int64_t, const Tensor&, int64_t done, int64_t steps) {
-            exit_if_stopped();
-            progress.update(before + cell.calls * batches * done / steps, label);
-          });
-      cell.seconds = seconds_since(begun);
-      cell.scores =
-          score(image_features(net_, to_bytes(images)), reference, net_.network->config().classes, keys, o_.score);
+      Tensor images = draw_cell(cell, std::move(parts[k]), draw_batch);
+      cell.scores = score(image_features(net_, images), reference, net_.network->config().classes, keys, o_.score);
       cell.is_done = true;
     } catch (const Error& error) {
       if (error.kind() != Error::Kind::numeric) throw;
@@ -351,7 +390,8 @@ void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& referenc
       progress.say(label + ": " + cell.failed);
     }
     store_.save(cell, settings_);
-    before += cell.calls * batches;
+    store_.remove_part(cell);
+    before = goal;  // a cell that failed has left some out
     write_files();
     exit_if_stopped();
   }

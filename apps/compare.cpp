@@ -9,6 +9,7 @@
 #include "apps/svg.h"
 #include "tensor/error.h"
 #include "tensor/io/file.h"
+#include "tensor/io/safetensors.h"
 
 namespace mote::apps {
 namespace {
@@ -117,6 +118,23 @@ std::string cell_path(const std::string& folder, const std::string& name) {
   return folder + "/cells/" + name + ".json";
 }
 
+std::string part_path(const std::string& folder, const Cell& cell) {
+  return folder + "/cells/" + cell.name() + ".part.safetensors";
+}
+
+/// Throws unless all of `settings` stands in `stored`.
+void require_same(const std::string& path, const Json& stored, const Json& settings) {
+  std::string differences;
+  for (const auto& [key, value] : settings.items())
+    if (Json before = stored.value(key, Json()); before != value)
+      differences += concat_text("\n  ", key, ": stored ", before.dump(), ", now ", value.dump());
+  if (!differences.empty())
+    fail(Error::Kind::usage, path,
+         ": this cell was made with other settings; give --overwrite to draw all cells anew, or --out "
+         "with another folder:",
+         differences);
+}
+
 std::string text_of(Json& json, const char* key) { return json[key].is_string() ? json[key].get<std::string>() : ""; }
 
 Scores scores_of(Json& json) {
@@ -131,31 +149,46 @@ Scores scores_of(Json& json) {
 void CellStore::clear() const {
   std::error_code error;
   for (fs::directory_iterator at(folder_ + "/cells", error), end; !error && at != end; at.increment(error))
-    if (at->path().extension() == ".json") fs::remove(at->path());
+    if (at->path().extension() == ".json" || at->path().string().ends_with(".part.safetensors")) fs::remove(at->path());
 }
+
+PartOfCell CellStore::load_part(const Cell& cell, const Json& settings) const {
+  std::string path = part_path(folder_, cell);
+  if (!fs::exists(path)) return {};
+  io::Safetensors file = io::load_safetensors(path);
+  Json stored = Json::parse(file.metadata["settings"], nullptr, false);
+  auto images = file.tensors.find("images");
+  if (!stored.is_object() || images == file.tensors.end() || images->second.dtype() != DType::u8)
+    fail(Error::Kind::data, path, ": is no part of a cell of mote compare; remove it, or give --overwrite");
+  require_same(path, stored, settings);
+  return {images->second, std::strtod(file.metadata["seconds"].c_str(), nullptr)};
+}
+
+void CellStore::save_part(const Cell& cell, const PartOfCell& part, const Json& settings) const {
+  make_folder();
+  io::save_safetensors(part_path(folder_, cell), {{"images", part.images}},
+                       {{"settings", settings.dump()}, {"seconds", number_text(part.seconds)}});
+}
+
+void CellStore::remove_part(const Cell& cell) const { fs::remove(part_path(folder_, cell)); }
 
 CellStore::Json CellStore::read(const std::string& path, const Json& settings) const {
   io::Bytes bytes = io::read_file(path, kMostBytes);
   Json json = Json::parse(bytes.begin(), bytes.end(), nullptr, false);
   if (!json.is_object() || json["format"] != kFormat || !json["settings"].is_object() || !json["scores"].is_object())
     fail(Error::Kind::data, path, ": is no finished cell of mote compare; remove it, or give --overwrite");
-  std::string differences;
-  for (const auto& [key, value] : settings.items()) {
-    Json stored = json["settings"].value(key, Json());
-    if (stored != value) differences += concat_text("\n  ", key, ": stored ", stored.dump(), ", now ", value.dump());
-  }
-  if (!differences.empty())
-    fail(Error::Kind::usage, path,
-         ": this cell was made with other settings; give --overwrite to draw all cells anew, or --out "
-         "with another folder:",
-         differences);
+  require_same(path, json["settings"], settings);
   return json;
 }
 
-void CellStore::write(const std::string& name, const Json& json) const {
+void CellStore::make_folder() const {
   std::error_code error;
   fs::create_directories(folder_ + "/cells", error);
   if (error) fail(Error::Kind::resource, "cannot make ", folder_, "/cells: ", error.message());
+}
+
+void CellStore::write(const std::string& name, const Json& json) const {
+  make_folder();
   io::write_file_atomic(cell_path(folder_, name), json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
@@ -321,6 +354,7 @@ Plot plot_of(const Comparison& comparison, const Metric& metric) {
     }
     plot.series.push_back(series);
   }
+  plot.log_x = most > 10 * least;  // 1000 steps would leave no room for 5, 10 and 20
   auto floor = comparison.floor.scores.find(metric.key);
   if (floor != comparison.floor.scores.end() && least <= most)
     plot.series.push_back({"", {least, std::max(most, least + 1)}, {floor->second, floor->second}});

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "apps/scores.h"
+#include "tensor/tensor.h"
 
 namespace mote::apps {
 
@@ -22,6 +23,12 @@ struct Cell {
   std::string name() const;    // ddim-50-seed1
   const char* state() const;   // done, refused, failed or open
   const std::string& reason() const { return refused.empty() ? failed : refused; }
+};
+
+/// The first images of a cell that is being drawn.
+struct PartOfCell {
+  Tensor images;               // u8 [n, H, W, C], n images of the cell's seed; undefined if n = 0
+  double seconds = 0;          // drawing them took
 };
 
 /// The scores of real images against real ones, in the place of samples.
@@ -47,12 +54,20 @@ class CellStore {
   void load(Floor& floor, const Json& settings) const;
   void save(const Cell& cell, const Json& settings) const;
   void save(const Floor& floor, const Json& settings) const;
-  /// Removes all stored cells; other files stay.
+
+  /// What an interrupted run has left of a cell, for the next one to go on with. Throws as `load` does, Error(checkpoint)
+  /// if the file is damaged.
+  PartOfCell load_part(const Cell& cell, const Json& settings) const;
+  void save_part(const Cell& cell, const PartOfCell& part, const Json& settings) const;
+  void remove_part(const Cell& cell) const;
+
+  /// Removes all stored cells and parts; other files stay.
   void clear() const;
 
  private:
   Json read(const std::string& path, const Json& settings) const;
   void write(const std::string& name, const Json& json) const;
+  void make_folder() const;
   std::string folder_;
 };
 

@@ -8,11 +8,12 @@
 
 namespace mote::apps {
 
-/// Called after each sampler step of each batch: the images from `first` on, how many steps are done in all of how many.
+/// Called after each sampler step of each batch: the images from row `first` of the result on, how many steps are done in all of how many.
 using DrawObserver = std::function<void(int64_t first, const Tensor& x, int64_t done, int64_t total)>;
 
 struct DrawOptions {
   SamplerOptions sampler;
+  int64_t first = 0;         // images first to first + count of the seed are drawn
   int64_t count = 1;
   int64_t batch = 64;
   uint64_t seed = 0;

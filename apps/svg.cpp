@@ -111,6 +111,7 @@ std::vector<double> nice_ticks(double low, double high, int count) {
 
 std::string svg_plot(const Plot& plot) {
   Axis x, y;
+  x.log = plot.log_x;
   y.log = plot.log_y;
   for (const Series& series : plot.series)
     for (size_t i = 0; i < std::min(series.x.size(), series.y.size()); ++i)
@@ -140,7 +141,7 @@ std::string svg_plot(const Plot& plot) {
     svg += line(kLeft, py(tick), kWidth - kRight, py(tick), "grid");
     svg += words(kLeft - 6, py(tick) + 4, "end", "label", tick_text(tick));
   }
-  for (double tick : nice_ticks(x.low, x.high, 7)) {
+  for (double tick : x.log ? log_ticks(x.low, x.high) : nice_ticks(x.low, x.high, 7)) {
     svg += line(px(tick), kHeight - kBottom, px(tick), kHeight - kBottom + 4, "axis");
     svg += words(px(tick), kHeight - kBottom + 17, "middle", "label", tick_text(tick));
   }
@@ -170,6 +171,7 @@ std::string svg_plot(const Plot& plot) {
       path += point;
       pen_up = false;
     }
+    if (path.empty()) continue;
     // A lone point has no length; round line ends make it a dot.
     if (path.find('L') == std::string::npos) path += "h0.01";
     svg += "<path class=\"line" + std::to_string(k) + "\" d=\"" + path + "\"/>\n";

@@ -15,6 +15,7 @@ struct Plot {
   std::string title, x_label;
   std::vector<Series> series;   // drawn in this order
   bool log_y = false;           // values that are not positive are left out
+  bool log_x = false;
 };
 
 /// An <svg> element, or a paragraph saying that there is nothing to plot.

@@ -11,6 +11,7 @@
 #include <sstream>
 #include <thread>
 
+#include "apps/compare.h"
 #include "apps/dataset.h"
 #include "apps/image_source.h"
 #include "diffusion/metrics/frechet.h"
@@ -458,6 +459,45 @@ TEST_CASE("compare goes on after a stop and ends with the same numbers", "[cli][
     INFO(cell);
     CHECK(Json::parse(read_text(folder.path(name)))["scores"] == Json::parse(read_text(whole.path(name)))["scores"]);
   }
+}
+
+TEST_CASE("compare goes on inside a cell from the images that were drawn before", "[cli][compare]") {
+  test::ScratchFolder folder;
+  copy_run(folder);
+  Args args = compare_args("ddim", "2", {"--count", "150", "--seed", "4"});
+  done(mote_in(folder, args));
+  std::string path = folder.path("run/compare/cells/ddim-2-seed4.json");
+  Json whole = Json::parse(read_text(path));
+
+  // What a killed run leaves: the first 70 images, made here by `mote sample`.
+  done(mote_in(folder, {"sample", "--run", "run", "--sampler", "ddim", "--steps", "2", "--count", "70", "--seed", "4",
+                        "--npy", "drawn.npy", "--out", "grid.png", "--quiet"}));
+  apps::CellStore store(folder.path("run/compare"));
+  apps::Cell cell;
+  cell.sampler = "ddim";
+  cell.steps = 2;
+  cell.seed = 4;
+  Tensor images = apps::load_images(folder.path("drawn.npy"), {}).images;
+  std::string part = folder.path("run/compare/cells/ddim-2-seed4.part.safetensors");
+  auto scores_with_part = [&](const Tensor& drawn) {
+    fs::remove(path);
+    store.save_part(cell, {drawn, 1000}, whole["settings"]);
+    done(mote_in(folder, args));
+    CHECK(!fs::exists(part));
+    Json json = Json::parse(read_text(path));
+    CHECK(json["seconds"] > 1000);
+    return json["scores"];
+  };
+  CHECK(scores_with_part(images) == whole["scores"]);
+  CHECK(scores_with_part(zeros_like(images)) != whole["scores"]);  // they are taken as they are
+
+  fs::remove(path);
+  Json other = whole["settings"];
+  other["count"] = 151;
+  store.save_part(cell, {images, 1000}, other);
+  CHECK_EXIT(mote_in(folder, args), 2, "count: stored 151, now 150");
+  std::ofstream(part) << "{";
+  CHECK_EXIT(mote_in(folder, args), 4, "part.safetensors");
 }
 
 TEST_CASE("cells of other settings are not mixed", "[cli][compare]") {
