@@ -2,6 +2,7 @@
 // BIC, and asked which component each vector belongs to.
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -28,7 +29,8 @@ using Json = nlohmann::ordered_json;
 struct GmmOptions {
   CommonOptions common;
   std::string vectors, out, assignments, curve, mixture;
-  std::string k = "8", covariance = "diag";
+  std::string k = "8", covariance = "diag", start;
+  std::vector<const CLI::Option*> decided_by_start;   // flags that --start leaves nothing to say
   bool standardize = false;
   cluster::MixtureOptions fit;
 };
@@ -160,6 +162,12 @@ void require_fit(const GmmOptions& o) {
   at_least("--map-weights", o.fit.weight_prior, 0);
   at_least("--relative-floor", o.fit.relative_floor, 0);
   at_least("--minibatch", double(o.fit.batch), 0);
+  at_least("--dead-share", o.fit.dead_share, 0);
+  if (!(o.fit.dead_share < 1)) fail(Error::Kind::usage, "--dead-share: must be below 1, got ", o.fit.dead_share);
+  if (!(o.fit.damping > 0 && o.fit.damping <= 1)) fail(Error::Kind::usage, "--damping: must lie in (0, 1], got ", o.fit.damping);
+  for (const CLI::Option* flag : o.decided_by_start)
+    if (!o.start.empty() && flag->count() > 0)
+      fail(Error::Kind::usage, flag->get_name(), ": --start decides it; give one of the two");
   if (!(o.fit.variance_floor > 0)) fail(Error::Kind::usage, "--floor: must be above 0, got ", o.fit.variance_floor);
 }
 
@@ -170,8 +178,16 @@ void run_fit(const GmmOptions& o) {
   options.covariance = cluster::covariance_named(o.covariance);
   options.seed = o.common.seed;
   start(o.common);
+  cluster::Mixture warm;
+  if (!o.start.empty()) {
+    warm = cluster::load_mixture(o.start);
+    orders = {warm.components()};
+    options.covariance = warm.covariance;
+  }
   Tensor x = load_vectors(o.vectors);
   int64_t N = x.size(0), D = x.size(1);
+  if (!o.start.empty() && warm.width() != D)
+    fail(Error::Kind::data, o.vectors, " holds vectors of width ", D, ", the mixture in ", o.start, " is of width ", warm.width());
   if (orders.back() > N)
     fail(Error::Kind::data, "--k: ", orders.back(), " components need as many vectors, ", o.vectors, " has ", N);
   watch_signals("\nmote: stopping\n");
@@ -185,6 +201,14 @@ void run_fit(const GmmOptions& o) {
       if (features.deviation.data<double>()[d] > 0) scale.data<double>()[d] = features.deviation.data<double>()[d];
     for (int64_t i = 0; i < N * D; ++i)
       fitted.data<double>()[i] = (fitted.data<double>()[i] - shift.data<double>()[i % D]) / scale.data<double>()[i % D];
+    if (!o.start.empty()) {
+      Tensor inverse = empty_like(scale), back = empty_like(shift);
+      for (int64_t d = 0; d < D; ++d) {
+        inverse.data<double>()[d] = 1 / scale.data<double>()[d];
+        back.data<double>()[d] = -shift.data<double>()[d] / scale.data<double>()[d];
+      }
+      warm = cluster::rescaled(warm, inverse, back);
+    }
   }
 
   Progress progress("gmm", 0, int64_t(orders.size()) * options.restarts, "start", o.common.quiet);
@@ -197,17 +221,26 @@ void run_fit(const GmmOptions& o) {
     return stop_signal() == 0;
   };
   cluster::Points points{x};
-  std::vector<cluster::OrderFit> fits = cluster::fit_orders({fitted}, orders, options, [&](const cluster::OrderFit&) {
+  auto begin = std::chrono::steady_clock::now();
+  std::vector<cluster::OrderFit> fits;
+  if (o.start.empty()) {
+    fits = cluster::fit_orders({fitted}, orders, options, [&](const cluster::OrderFit&) {
+      exit_if_stopped();
+      ++order;
+    });
+  } else {
+    cluster::MixtureFit fit = cluster::fit_mixture_from({fitted}, warm, options);
     exit_if_stopped();
+    fits.push_back({orders[0], fit, {}});
     ++order;
-  });
+  }
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   progress.update(order * options.restarts);
   progress.finish();
-  if (o.standardize)   // back to the units of the file
-    for (cluster::OrderFit& f : fits) {
-      f.fit.mixture = cluster::rescaled(f.fit.mixture, scale, shift);
-      f.criteria = cluster::criteria(f.fit.mixture, points);
-    }
+  for (cluster::OrderFit& f : fits) {
+    if (o.standardize) f.fit.mixture = cluster::rescaled(f.fit.mixture, scale, shift);   // back to the units of the file
+    if (o.standardize || !o.start.empty()) f.criteria = cluster::criteria(f.fit.mixture, points);
+  }
 
   const cluster::OrderFit& best = fits[cluster::best_order(fits)];
   cluster::save_mixture(o.out, best.fit.mixture, {{"command", command_line()}, {"seed", std::to_string(o.common.seed)}});
@@ -218,7 +251,8 @@ void run_fit(const GmmOptions& o) {
   }
   if (o.common.json) {
     Json json = {{"command", command_line()}, {"seed", o.common.seed}, {"vectors", N}, {"width", D},
-                 {"covariance", o.covariance}, {"constant_features", features.constant}, {"best", json_of(best)}};
+                 {"covariance", cluster::name_of(options.covariance)}, {"constant_features", features.constant},
+                 {"seconds", seconds}, {"best", json_of(best)}};
     json["best"]["weights"] = best.fit.mixture.weights.to_vector();
     json["best"]["mean_log_likelihood"] = best.criteria.log_likelihood / double(N);
     json["curve"] = Json::array();
@@ -284,6 +318,7 @@ void add_gmm_command(CLI::App& app) {
   const char* group = "Mixture";
   fit.add_option("--k", o->k, "components, or a range such as 2..20, of which the least BIC is kept")->group(group)->capture_default_str();
   fit.add_option("--covariance", o->covariance, "diag, tied or full")->group(group)->capture_default_str();
+  fit.add_option("--start", o->start, "a mixture to go on from, instead of --k, --covariance and --restarts")->group(group);
   fit.add_flag("--standardize", o->standardize, "fit with every feature scaled to variance 1; the mixture is in the units of the file")->group(group);
   fit.add_option("--restarts", o->fit.restarts, "k-means++ starts; the highest likelihood is kept")->group(group)->capture_default_str();
   fit.add_option("--iterations", o->fit.max_iterations, "at most (epochs with --minibatch)")->group(group)->capture_default_str();
@@ -292,6 +327,9 @@ void add_gmm_command(CLI::App& app) {
   fit.add_option("--floor", o->fit.variance_floor, "least variance along any axis")->group(group)->capture_default_str();
   fit.add_option("--relative-floor", o->fit.relative_floor, "the same as a share of the mean variance of the features")->group(group)->capture_default_str();
   fit.add_option("--minibatch", o->fit.batch, "vectors of a stepwise update (0: all, plain EM)")->group(group)->capture_default_str();
+  fit.add_option("--damping", o->fit.damping, "share of the new statistics in an iteration")->group(group)->capture_default_str();
+  fit.add_option("--dead-share", o->fit.dead_share, "a component below this share of an equal one is dead and is given half of the heaviest (0: never)")->group(group)->capture_default_str();
+  for (const char* flag : {"--k", "--covariance", "--restarts"}) o->decided_by_start.push_back(fit.get_option(flag));
 
   auto a = std::make_shared<GmmOptions>();
   CLI::App& assign = add_command(*gmm, "assign", "The component of every vector, with probabilities",

@@ -134,6 +134,25 @@ TEST_CASE("a standardised fit is in the units of the file", "[cli][gmm]") {
   CHECK((read_text(folder.path("a.csv")) == read_text(folder.path("b.csv"))));
 }
 
+TEST_CASE("gmm fit goes on from a mixture, whatever the units of the fit", "[cli][gmm]") {
+  ScratchFolder folder;
+  Tensor x = separated(3, 100, 2, 3, 5);
+  io::save_npy(folder.path("x.npy"), x);
+  const std::string off = " --floor 1e-12 --relative-floor 0 --tolerance 0 --dead-share 0 --quiet --json";
+  done(mote_in(folder, "gmm fit x.npy --k 3 --covariance full --iterations 4 --out a.safetensors" + off));
+  auto go_on = [&](const std::string& more) {
+    return done(mote_in(folder, "gmm fit x.npy --start a.safetensors --iterations 4 --out b.safetensors" + more + off)).json();
+  };
+  Json plain = go_on(""), scaled = go_on(" --standardize");
+  Json eight = done(mote_in(folder, "gmm fit x.npy --k 3 --covariance full --iterations 8 --out c.safetensors" + off)).json();
+  CHECK(plain["covariance"] == "full");
+  CHECK(plain["best"]["bic"] == eight["best"]["bic"]);
+  CHECK(scaled["best"]["bic"].get<double>() == Approx(eight["best"]["bic"].get<double>()).epsilon(1e-10));
+  CHECK_EXIT(mote_in(folder, "gmm fit x.npy --start a.safetensors --k 4 --out b.safetensors"), 2, "--k: --start decides it");
+  io::save_npy(folder.path("wide.npy"), zeros({4, 5}));
+  CHECK_EXIT(mote_in(folder, "gmm fit wide.npy --start a.safetensors --out b.safetensors"), 3, "of width 2");
+}
+
 TEST_CASE("vectors and labels are read from CSV with and without a header", "[cli][gmm]") {
   ScratchFolder folder;
   write_text(folder.path("plain.csv"), "1,2\n3,4.5\r\n-1e3,0\n\n");
