@@ -14,7 +14,7 @@
 namespace mote::apps {
 namespace {
 
-constexpr int64_t kLargestFile = int64_t(1) << 33;   // 8 GiB
+constexpr int64_t kLargestFile = int64_t(1) << 33;  // 8 GiB
 
 std::string_view trimmed(std::string_view text) {
   size_t begin = text.find_first_not_of(" \t\r"), end = text.find_last_not_of(" \t\r");
@@ -23,7 +23,7 @@ std::string_view trimmed(std::string_view text) {
 
 std::vector<std::string_view> fields_of(std::string_view line) {
   std::vector<std::string_view> fields;
-  for (size_t begin = 0;; ) {
+  for (size_t begin = 0;;) {
     size_t end = line.find(',', begin);
     fields.push_back(trimmed(line.substr(begin, end == std::string_view::npos ? end : end - begin)));
     if (end == std::string_view::npos) return fields;
@@ -53,19 +53,20 @@ Table load_table(const std::string& path) {
     text.remove_prefix(std::min(text.size(), line.size() + 1));
     std::vector<std::string_view> fields = fields_of(line);
     if (trimmed(line).empty()) {
-      if (trimmed(text).find_first_not_of('\n') == std::string_view::npos) break;   // blank lines at the end
+      if (trimmed(text).find_first_not_of('\n') == std::string_view::npos) break;  // blank lines at the end
       fail(Error::Kind::data, path, ": line ", line_number, " is blank");
     }
     bool is_header = line_number == 1 && std::any_of(fields.begin(), fields.end(), [](auto f) { return !number(f); });
     if (is_header) table.names.assign(fields.begin(), fields.end());
     if (columns == 0) columns = fields.size();
     if (fields.size() != columns)
-      fail(Error::Kind::data, path, ": line ", line_number, " has ", fields.size(), " columns, the first line has ", columns);
+      fail(Error::Kind::data, path, ": line ", line_number, " has ", fields.size(), " columns, the first line has ",
+           columns);
     for (size_t column = 0; !is_header && column < columns; ++column) {
       std::optional<double> value = number(fields[column]);
       if (!value || !std::isfinite(*value))
-        fail(Error::Kind::data, path, ": line ", line_number, ", column ", column + 1, ": ", io::printable(fields[column]),
-             " is no finite number");
+        fail(Error::Kind::data, path, ": line ", line_number, ", column ", column + 1, ": ",
+             io::printable(fields[column]), " is no finite number");
       values.push_back(*value);
     }
   }
@@ -85,7 +86,8 @@ Tensor load_vectors(const std::string& path) {
   std::vector<double> values = x.to_vector();
   for (size_t i = 0; i < values.size(); ++i)
     if (!std::isfinite(values[i]))
-      fail(Error::Kind::data, path, ": row ", int64_t(i) / x.size(1), ", column ", int64_t(i) % x.size(1), " is ", values[i]);
+      fail(Error::Kind::data, path, ": row ", int64_t(i) / x.size(1), ", column ", int64_t(i) % x.size(1), " is ",
+           values[i]);
   return x;
 }
 
@@ -102,7 +104,8 @@ Tensor load_labels(const std::string& path) {
   for (size_t c = 0; c < table.names.size() && column < 0; ++c)
     if (table.names[c] == "cluster" || table.names[c] == "label" || table.names[c] == "class") column = int64_t(c);
   if (column < 0)
-    fail(Error::Kind::data, path, ": has ", columns, " columns; labels are a single column, or the one that a header calls "
+    fail(Error::Kind::data, path, ": has ", columns,
+         " columns; labels are a single column, or the one that a header calls "
          "cluster, label or class");
   Tensor labels = empty({table.values.size(0)}, DType::i64);
   for (int64_t row = 0; row < labels.numel(); ++row) {

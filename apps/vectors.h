@@ -10,11 +10,11 @@ namespace mote::apps {
 /// A text of numbers with commas between, packed with gzip or not. The first line may be a header: it is one if any of
 /// its fields is no number.
 struct Table {
-  std::vector<std::string> names;   // empty without a header
-  Tensor values;                    // f64 [rows, columns]
+  std::vector<std::string> names;  // empty without a header
+  Tensor values;                   // f64 [rows, columns]
 };
-/// Throws Error(data) naming file, line and column of what is wrong: a field that is no finite number, a line of another
-/// length, no line at all.
+/// Throws Error(data) naming file, line and column of what is wrong: a field that is no finite number, a line of
+/// another length, no line at all.
 Table load_table(const std::string& path);
 
 /// Vectors of a .npy (f32 and f64 as they are, integers as f32; [N, D], more axes are flattened into D) or of a CSV

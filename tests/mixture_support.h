@@ -40,7 +40,7 @@ inline Mixture random_mixture(Covariance covariance, int64_t K, int64_t D, uint6
   }
   int64_t count = covariance == Covariance::tied ? 1 : K;
   mixture.covariances = empty(covariance == Covariance::tied ? Shape{D, D} : Shape{K, D, D}, DType::f64);
-  for (int64_t c = 0; c < count; ++c) {   // B B^T / D + I / 2
+  for (int64_t c = 0; c < count; ++c) {  // B B^T / D + I / 2
     Tensor b = normal({D, D}, DType::f64, generator);
     for (int64_t i = 0; i < D; ++i)
       for (int64_t j = 0; j < D; ++j) {
@@ -80,7 +80,7 @@ inline Tensor plain_log_joint(const Mixture& mixture, const Points& points) {
   for (int64_t k = 0; k < K; ++k) {
     std::vector<double> c(size_t(D * D));
     for (int64_t i = 0; i < D * D; ++i) c[size_t(i)] = covariance_at(mixture, k, i / D, i % D);
-    std::vector<double> precision(static_cast<size_t>(D));   // its diagonal
+    std::vector<double> precision(static_cast<size_t>(D));  // its diagonal
     for (size_t d = 0; d < size_t(D); ++d) {
       std::vector<double> unit(size_t(D), 0.0);
       unit[d] = 1;
@@ -89,7 +89,8 @@ inline Tensor plain_log_joint(const Mixture& mixture, const Points& points) {
     }
     for (int64_t n = 0; n < N; ++n) {
       std::vector<double> difference(static_cast<size_t>(D));
-      for (int64_t d = 0; d < D; ++d) difference[size_t(d)] = x[size_t(n * D + d)] - mixture.means.data<double>()[k * D + d];
+      for (int64_t d = 0; d < D; ++d)
+        difference[size_t(d)] = x[size_t(n * D + d)] - mixture.means.data<double>()[k * D + d];
       std::vector<double> solved = difference;
       double total = double(D) * std::log(2 * std::numbers::pi) + eliminate(c, solved);
       for (int64_t d = 0; d < D; ++d)
@@ -103,8 +104,7 @@ inline Tensor plain_log_joint(const Mixture& mixture, const Points& points) {
 /// K unit Gaussians in D dimensions, centre k at `apart` (1 + k / D) along axis k % D; row i belongs to i % K.
 inline Tensor separated(int64_t K, int64_t each, int64_t D, double apart, uint64_t seed) {
   Tensor x = normal({K * each, D}, DType::f64, Generator{seed});
-  for (int64_t i = 0; i < K * each; ++i)
-    x.data<double>()[i * D + i % K % D] += apart * double(1 + i % K / D);
+  for (int64_t i = 0; i < K * each; ++i) x.data<double>()[i * D + i % K % D] += apart * double(1 + i % K / D);
   return x;
 }
 inline Tensor separated_labels(int64_t K, int64_t each) {

@@ -1,4 +1,5 @@
-// sanitized.h - whether the build checks every access, which makes it some twenty times slower: long tests then do less.
+// sanitized.h - whether the build checks every access, which makes it some twenty times slower: long tests then do
+// less.
 #pragma once
 
 namespace mote::test {

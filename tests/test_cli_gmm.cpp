@@ -32,8 +32,8 @@ struct Result {
 
 /// `mote WORDS` in the folder, with one thread. No word holds a space or a sign of the shell.
 Result mote_in(const ScratchFolder& folder, const std::string& words, const std::string& threads = "1") {
-  std::string command = "cd " + folder.path() + " && GOMP_SPINCOUNT=100 NO_COLOR=1 " MOTE_BINARY " " + words + " --threads " +
-                        threads + " >.out 2>.err";
+  std::string command = "cd " + folder.path() + " && GOMP_SPINCOUNT=100 NO_COLOR=1 " MOTE_BINARY " " + words +
+                        " --threads " + threads + " >.out 2>.err";
   int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(folder.path(".out")), read_text(folder.path(".err"))};
 }
@@ -44,12 +44,12 @@ Result done(const Result& result) {
   return result;
 }
 
-#define CHECK_EXIT(result, expected, words)                                      \
-  do {                                                                           \
-    const Result& got = (result);                                                \
-    INFO("exit " << got.code << "\n" << got.out << got.err);                     \
-    CHECK(got.code == (expected));                                               \
-    CHECK(got.err.find(words) != std::string::npos);                             \
+#define CHECK_EXIT(result, expected, words)                  \
+  do {                                                       \
+    const Result& got = (result);                            \
+    INFO("exit " << got.code << "\n" << got.out << got.err); \
+    CHECK(got.code == (expected));                           \
+    CHECK(got.err.find(words) != std::string::npos);         \
   } while (false)
 
 void write_text(const std::string& path, const std::string& text) { write_bytes(path, bytes_of(text)); }
@@ -61,8 +61,11 @@ TEST_CASE("gmm fit finds the clusters, chooses K and writes what it found", "[cl
   Tensor x = separated(3, 80, 4, 9, 1).to(DType::f32);
   io::save_npy(folder.path("x.npy"), x);
   io::save_npy(folder.path("y.npy"), separated_labels(3, 80));
-  Json fit = done(mote_in(folder, "gmm fit x.npy --k 1..5 --covariance full --restarts 3 --seed 2 --curve bic.svg --out m.safetensors "
-                                  "--assignments a.csv --json --quiet")).json();
+  Json fit =
+      done(mote_in(folder,
+                   "gmm fit x.npy --k 1..5 --covariance full --restarts 3 --seed 2 --curve bic.svg --out m.safetensors "
+                   "--assignments a.csv --json --quiet"))
+          .json();
   CHECK(fit["best"]["components"] == 3);
   CHECK(fit["curve"].size() == 5);
   CHECK(fit["vectors"] == 240);
@@ -88,7 +91,8 @@ TEST_CASE("gmm fit finds the clusters, chooses K and writes what it found", "[cl
     const double* row = assigned.values.data<double>() + n * 6;
     CHECK(row[0] == double(n));
     CHECK(row[1] == double(answer.labels.data<int64_t>()[n]));
-    for (int64_t k = 0; k < 3; ++k) CHECK(row[3 + k] == Approx(answer.probabilities.data<double>()[3 * n + k]).margin(1e-5));
+    for (int64_t k = 0; k < 3; ++k)
+      CHECK(row[3 + k] == Approx(answer.probabilities.data<double>()[3 * n + k]).margin(1e-5));
   }
 
   // assign says the same of the same vectors, and eval cluster reads its file.
@@ -120,10 +124,11 @@ TEST_CASE("a standardised fit is in the units of the file", "[cli][gmm]") {
   Tensor x = separated(2, 100, 3, 8, 3);
   for (int64_t i = 0; i < x.numel(); ++i) {
     double& value = x.data<double>()[i];
-    value = i % 3 == 0 ? 1000 * value + 5 : i % 3 == 1 ? 0.001 * value : 4;   // the last feature is constant
+    value = i % 3 == 0 ? 1000 * value + 5 : i % 3 == 1 ? 0.001 * value : 4;  // the last feature is constant
   }
   io::save_npy(folder.path("x.npy"), x);
-  Result fit = done(mote_in(folder, "gmm fit x.npy --k 2 --standardize --out m.safetensors --assignments a.csv --json"));
+  Result fit =
+      done(mote_in(folder, "gmm fit x.npy --k 2 --standardize --out m.safetensors --assignments a.csv --json"));
   CHECK(fit.err.find("1 of 3 features are constant") != std::string::npos);
   CHECK(fit.json()["constant_features"] == 1);
   cluster::Mixture mixture = cluster::load_mixture(folder.path("m.safetensors"));
@@ -141,14 +146,17 @@ TEST_CASE("gmm fit goes on from a mixture, whatever the units of the fit", "[cli
   const std::string off = " --floor 1e-12 --relative-floor 0 --tolerance 0 --dead-share 0 --quiet --json";
   done(mote_in(folder, "gmm fit x.npy --k 3 --covariance full --iterations 4 --out a.safetensors" + off));
   auto go_on = [&](const std::string& more) {
-    return done(mote_in(folder, "gmm fit x.npy --start a.safetensors --iterations 4 --out b.safetensors" + more + off)).json();
+    return done(mote_in(folder, "gmm fit x.npy --start a.safetensors --iterations 4 --out b.safetensors" + more + off))
+        .json();
   };
   Json plain = go_on(""), scaled = go_on(" --standardize");
-  Json eight = done(mote_in(folder, "gmm fit x.npy --k 3 --covariance full --iterations 8 --out c.safetensors" + off)).json();
+  Json eight =
+      done(mote_in(folder, "gmm fit x.npy --k 3 --covariance full --iterations 8 --out c.safetensors" + off)).json();
   CHECK(plain["covariance"] == "full");
   CHECK(plain["best"]["bic"] == eight["best"]["bic"]);
   CHECK(scaled["best"]["bic"].get<double>() == Approx(eight["best"]["bic"].get<double>()).epsilon(1e-10));
-  CHECK_EXIT(mote_in(folder, "gmm fit x.npy --start a.safetensors --k 4 --out b.safetensors"), 2, "--k: --start decides it");
+  CHECK_EXIT(mote_in(folder, "gmm fit x.npy --start a.safetensors --k 4 --out b.safetensors"), 2,
+             "--k: --start decides it");
   io::save_npy(folder.path("wide.npy"), zeros({4, 5}));
   CHECK_EXIT(mote_in(folder, "gmm fit wide.npy --start a.safetensors --out b.safetensors"), 3, "of width 2");
 }
@@ -184,7 +192,8 @@ TEST_CASE("eval cluster prints the three scores and the mean it divides by", "[c
   write_text(folder.path("p.csv"), "1\n1\n1\n0\n0\n0\n0\n0\n2\n2\n");
   Result text = done(mote_in(folder, "eval cluster --pred p.csv --truth y.csv"));
   CHECK(text.out.find("ACC 0.9000  NMI 0.7721 (arithmetic mean)  ARI 0.6298") != std::string::npos);
-  CHECK(done(mote_in(folder, "eval cluster --pred p.csv --truth y.csv --nmi-mean min")).out.find("0.7815 (min mean)") != std::string::npos);
+  CHECK(done(mote_in(folder, "eval cluster --pred p.csv --truth y.csv --nmi-mean min")).out.find("0.7815 (min mean)") !=
+        std::string::npos);
   CHECK_EXIT(mote_in(folder, "eval cluster --pred p.csv"), 2, "--truth FILE are needed");
   CHECK_EXIT(mote_in(folder, "eval cluster --pred p.csv --truth y.csv --nmi-mean mode"), 2, "'mode' is not known");
   write_text(folder.path("short.csv"), "0\n1\n");
@@ -197,7 +206,8 @@ TEST_CASE("gmm refuses bad input with the exit code of the cause", "[cli][gmm]")
   Tensor x = separated(2, 10, 3, 5, 4);
   io::save_npy(folder.path("x.npy"), x);
   io::save_npy(folder.path("wide.npy"), zeros({4, 5}));
-  CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --k 21"), 3, "21 components need as many vectors, x.npy has 20");
+  CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --k 21"), 3,
+             "21 components need as many vectors, x.npy has 20");
   CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --k 0"), 2, "1 component or more, got 0");
   CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --k 5..3"), 2, "the range 5..3 is empty");
   CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --k many"), 2, "got 'many'");
@@ -210,7 +220,8 @@ TEST_CASE("gmm refuses bad input with the exit code of the cause", "[cli][gmm]")
   CHECK(!std::filesystem::exists(folder.path("m.safetensors")));
 
   done(mote_in(folder, "gmm fit x.npy --k 2 --quiet --out m.safetensors"));
-  CHECK_EXIT(mote_in(folder, "gmm assign wide.npy --mixture m.safetensors --out a.csv"), 3, "width 5, the mixture in m.safetensors is of width 3");
+  CHECK_EXIT(mote_in(folder, "gmm assign wide.npy --mixture m.safetensors --out a.csv"), 3,
+             "width 5, the mixture in m.safetensors is of width 3");
   CHECK_EXIT(mote_in(folder, "gmm assign x.npy --mixture x.npy --out a.csv"), 4, "x.npy");
   CHECK_EXIT(mote_in(folder, "gmm assign x.npy --out a.csv"), 2, "--mixture FILE is needed");
   x.data<double>()[31] = NAN;

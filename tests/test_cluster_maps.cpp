@@ -28,10 +28,11 @@ Tensor plain_affinities(const Tensor& x, double perplexity) {
       for (int64_t d = 0; d < D; ++d) sum += std::pow(v[size_t(i * D + d)] - v[size_t(j * D + d)], 2);
       return sum;
     };
-    double low = 1e-9, high = 1e9;
+    double low = 1e-3, high = 1e2;
     for (int step = 0; step < 200; ++step) {
       double beta = std::sqrt(low * high), sum = 0, entropy = 0;
-      for (int64_t j = 0; j < N; ++j) sum += j == i ? 0 : conditional[size_t(i * N + j)] = std::exp(-beta * distance(j));
+      for (int64_t j = 0; j < N; ++j)
+        sum += j == i ? 0 : conditional[size_t(i * N + j)] = std::exp(-beta * distance(j));
       for (int64_t j = 0; j < N; ++j) {
         double& p = conditional[size_t(i * N + j)];
         p /= sum;
@@ -50,14 +51,16 @@ double plain_divergence(const Tensor& p, const std::vector<double>& y) {
   int64_t N = p.size(0);
   std::vector<double> values = p.to_vector();
   auto weight = [&](int64_t i, int64_t j) {
-    return 1 / (1 + std::pow(y[size_t(2 * i)] - y[size_t(2 * j)], 2) + std::pow(y[size_t(2 * i + 1)] - y[size_t(2 * j + 1)], 2));
+    return 1 / (1 + std::pow(y[size_t(2 * i)] - y[size_t(2 * j)], 2) +
+                std::pow(y[size_t(2 * i + 1)] - y[size_t(2 * j + 1)], 2));
   };
   double total = 0, cost = 0;
   for (int64_t i = 0; i < N; ++i)
     for (int64_t j = 0; j < N; ++j) total += i == j ? 0 : weight(i, j);
   for (int64_t i = 0; i < N; ++i)
     for (int64_t j = 0; j < N; ++j)
-      if (double value = values[size_t(i * N + j)]; i != j && value > 0) cost += value * std::log(value * total / weight(i, j));
+      if (double value = values[size_t(i * N + j)]; i != j && value > 0)
+        cost += value * std::log(value * total / weight(i, j));
   return cost;
 }
 
@@ -73,7 +76,8 @@ TEST_CASE("principal components are the axes that the data were stretched along"
   const double scale[] = {5, 2, 0.5};
   for (int64_t n = 0; n < N; ++n)
     for (size_t j = 0; j < 3; ++j)
-      for (size_t d = 0; d < 3; ++d) x.data<double>()[n * 3 + int64_t(d)] += z.data<double>()[n * 3 + int64_t(j)] * scale[j] * axes[3 * j + d];
+      for (size_t d = 0; d < 3; ++d)
+        x.data<double>()[n * 3 + int64_t(d)] += z.data<double>()[n * 3 + int64_t(j)] * scale[j] * axes[3 * j + d];
   for (DType dtype : {DType::f64, DType::f32}) {
     Pca pca = principal_components(x.to(dtype), 3);
     for (int64_t j = 0; j < 3; ++j) {
@@ -129,7 +133,8 @@ TEST_CASE("classification by neighbours is that of sorting all distances", "[clu
           std::vector<std::pair<double, int64_t>> order;
           for (int64_t n = 0; n < N; ++n) {
             double sum = 0;
-            for (int64_t d = 0; d < D; ++d) sum += std::pow(xd.data<double>()[n * D + d] - qd.data<double>()[m * D + d], 2);
+            for (int64_t d = 0; d < D; ++d)
+              sum += std::pow(xd.data<double>()[n * D + d] - qd.data<double>()[m * D + d], 2);
             order.push_back({sum, n});
           }
           std::sort(order.begin(), order.end());
@@ -160,7 +165,7 @@ TEST_CASE("a row is no neighbour of its own, and threads change nothing", "[clus
       CHECK(many[i].share == one[i].share);
     }
   }
-  CHECK(one[0].accuracy < 0.95);   // it would be 1 if each row saw itself
+  CHECK(one[0].accuracy < 0.95);  // it would be 1 if each row saw itself
   CHECK(one[0].accuracy == one[0].share);
   // Neighbourhoods mix classes as they grow.
   CHECK(one[0].share > one[2].share);
@@ -176,7 +181,7 @@ TEST_CASE("a row is no neighbour of its own, and threads change nothing", "[clus
 TEST_CASE("affinities of t-SNE have the perplexity asked for", "[cluster][tsne]") {
   for (DType dtype : {DType::f32, DType::f64}) {
     Tensor x = normal({67, 5}, dtype, Generator{6});
-    CHECK_CLOSE(tsne_affinities(x, 9).to(DType::f64), plain_affinities(x, 9), 1e-8, 2e-4);   // entropy is met to 1e-5
+    CHECK_CLOSE(tsne_affinities(x, 9).to(DType::f64), plain_affinities(x, 9), 1e-8, 2e-4);  // entropy is met to 1e-5
   }
 }
 
@@ -196,13 +201,15 @@ TEST_CASE("the gradient of t-SNE is that of differences", "[cluster][tsne]") {
       moved[i] += by;
       return plain_divergence(p, moved);
     };
-    auto repulsion = [&](double by) {   // ln sum w, whose gradient is what exaggeration leaves alone
+    auto repulsion = [&](double by) {  // ln sum w, whose gradient is what exaggeration leaves alone
       std::vector<double> moved = at_y;
       moved[i] += by;
       double total = 0;
       for (int64_t a = 0; a < N; ++a)
         for (int64_t b = 0; b < N; ++b)
-          total += a == b ? 0 : 1 / (1 + std::pow(moved[size_t(2 * a)] - moved[size_t(2 * b)], 2) + std::pow(moved[size_t(2 * a + 1)] - moved[size_t(2 * b + 1)], 2));
+          total += a == b ? 0
+                          : 1 / (1 + std::pow(moved[size_t(2 * a)] - moved[size_t(2 * b)], 2) +
+                                 std::pow(moved[size_t(2 * a + 1)] - moved[size_t(2 * b + 1)], 2));
       return std::log(total);
     };
     double h = 1e-5, slope = (shifted(h) - shifted(-h)) / (2 * h), push = (repulsion(h) - repulsion(-h)) / (2 * h);
@@ -227,7 +234,7 @@ TEST_CASE("t-SNE keeps separated blobs apart, and its divergence falls", "[clust
   CHECK(map.history == seen);
   CHECK(map.divergence == seen.back());
   CHECK(seen.back() < seen.front());
-  CHECK(seen.back() < seen[4]);   // after exaggeration it goes on falling
+  CHECK(seen.back() < seen[4]);  // after exaggeration it goes on falling
   KMeansOptions three;
   three.clusters = 3;
   CHECK(accuracy(contingency(kmeans(map.y, three).labels, separated_labels(3, each))) == 1);
@@ -250,7 +257,9 @@ TEST_CASE("t-SNE has the same bits for any number of threads and stops when told
 TEST_CASE("t-SNE refuses too few and too many points and takes duplicates", "[cluster][tsne]") {
   CHECK_FAILS(Error::Kind::data, tsne_affinities(zeros({3, 2}), 1.5), "4 to 5000 points, got 3");
   CHECK_FAILS(Error::Kind::data, tsne_affinities(zeros({5001, 1}), 30), "got 5001");
-  CHECK_FAILS(Error::Kind::data, tsne_affinities(normal({60, 2}, DType::f32, Generator{11}), 30), "perplexity 30 for 60 points");
+  CHECK_FAILS(Error::Kind::data, tsne_affinities(normal({60, 2}, DType::f32, Generator{11}), 30),
+              "perplexity 30 for 60 points");
   Tensor same = tsne_affinities(zeros({10, 2}), 2);
-  for (int64_t i = 0; i < 100; ++i) CHECK(double(same.data<float>()[i]) == Approx(i % 11 == 0 ? 0.0 : 1.0 / 90).epsilon(1e-5));
+  for (int64_t i = 0; i < 100; ++i)
+    CHECK(double(same.data<float>()[i]) == Approx(i % 11 == 0 ? 0.0 : 1.0 / 90).epsilon(1e-5));
 }

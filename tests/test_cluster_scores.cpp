@@ -83,12 +83,15 @@ TEST_CASE("clustering scores of small partitions are the published ones", "[clus
     double mutual, arithmetic, geometric, min, max, ari, acc;
   };
   for (const Row& row : {
-           Row{"000111222", "001112220", .4620981204, .4206198357, .4206198357, .4206198357, .4206198357, .1111111111, .6666666667},
+           Row{"000111222", "001112220", .4620981204, .4206198357, .4206198357, .4206198357, .4206198357, .1111111111,
+               .6666666667},
            Row{"0011", "0101", 0, 0, 0, 0, 0, -.5, .5},
            Row{"0011", "0000", 0, 0, 0, 0, 0, 0, .5},
            Row{"0123", "0011", .6931471806, .6666666667, .7071067812, 1, .5, 0, .5},
-           Row{"0000111122", "1110000022", .8047189562, .7720707175, .7721274398, .7815438261, .7628245062, .6298472385, .9},
-           Row{"001222", "001122", .7803552045, .7396673768, .7402999408, .7715561737, .7103099179, .4444444444, .8333333333},
+           Row{"0000111122", "1110000022", .8047189562, .7720707175, .7721274398, .7815438261, .7628245062, .6298472385,
+               .9},
+           Row{"001222", "001122", .7803552045, .7396673768, .7402999408, .7715561737, .7103099179, .4444444444,
+               .8333333333},
        }) {
     INFO(row.truth << " " << row.predicted);
     Contingency table = contingency(labels(row.predicted), labels(row.truth));
@@ -115,13 +118,14 @@ TEST_CASE("two partitions of one cluster each, or of single points, agree", "[cl
 
 TEST_CASE("clustering scores do not depend on names, and all but ACC not on the order", "[cluster][scores]") {
   Tensor y = random_labels(500, 5, 1), p = random_labels(500, 5, 2);
-  for (int64_t i = 0; i < 300; ++i) p.data<int64_t>()[i] = y.data<int64_t>()[i];   // so that they have something in common
+  for (int64_t i = 0; i < 300; ++i)
+    p.data<int64_t>()[i] = y.data<int64_t>()[i];  // so that they have something in common
   AllScores plain = scores_of(p, y), swapped = scores_of(y, p);
   AllScores other = scores_of(renamed(p, {40, -7, 2, 1000000007, 0}), renamed(y, {3, 1, 4, 0, 2}));
   CHECK(other.acc == plain.acc);
   CHECK(other.nmi == Approx(plain.nmi).epsilon(1e-13));
   CHECK(other.ari == Approx(plain.ari).epsilon(1e-13));
-  CHECK(swapped.acc == plain.acc);   // as many clusters as classes
+  CHECK(swapped.acc == plain.acc);  // as many clusters as classes
   CHECK(swapped.nmi == Approx(plain.nmi).epsilon(1e-13));
   CHECK(swapped.ari == Approx(plain.ari).epsilon(1e-13));
   AllScores perfect = scores_of(renamed(y, {2, 0, 3, 1, 4}), y);
@@ -134,7 +138,7 @@ TEST_CASE("independent labels score about nothing", "[cluster][scores]") {
   AllScores s = scores_of(random_labels(100000, 10, 3), random_labels(100000, 10, 4));
   CHECK(std::abs(s.ari) < 1e-3);
   CHECK(s.nmi < 1e-3);
-  CHECK(s.acc >= 0.1);   // the mean over all matchings is 1 / K
+  CHECK(s.acc >= 0.1);  // the mean over all matchings is 1 / K
   CHECK(s.acc < 0.11);
 }
 
@@ -149,7 +153,8 @@ TEST_CASE("the matching names the class of each cluster and leaves spare cluster
 TEST_CASE("labellings that do not belong together are refused", "[cluster][scores]") {
   CHECK_FAILS(Error::Kind::data, contingency(labels("012"), labels("01")), "predicted has 3 labels, truth has 2");
   CHECK_FAILS(Error::Kind::data, contingency(labels(""), labels("")), "at least 1");
-  CHECK_FAILS(Error::Kind::argument, contingency(labels("01").to(DType::f32), labels("01")), "predicted must be i64 [N]");
+  CHECK_FAILS(Error::Kind::argument, contingency(labels("01").to(DType::f32), labels("01")),
+              "predicted must be i64 [N]");
   CHECK_FAILS(Error::Kind::argument, contingency(labels("01"), labels("01").view({2, 1})), "truth must be i64 [N]");
   CHECK_FAILS(Error::Kind::data, contingency(arange(9000), arange(9000)), "9000 different predicted labels");
 }
@@ -160,8 +165,9 @@ TEST_CASE("known assignments have the known cost", "[cluster][hungarian]") {
   Assignment a = min_assignment(from({4, 1, 3, 2, 0, 5, 3, 2, 2}, {3, 3}, DType::f64));
   CHECK(a.cost == 5);
   CHECK((a.column == std::vector<int64_t>{1, 0, 2}));
-  Tensor euler = from({7, 53, 183, 439, 863, 497, 383, 563, 79, 973, 287, 63, 343, 169, 583, 627, 343, 773, 959, 943, 767,
-                       473, 103, 699, 303}, {5, 5}, DType::f64);
+  Tensor euler = from({7,   53,  183, 439, 863, 497, 383, 563, 79,  973, 287, 63, 343,
+                       169, 583, 627, 343, 773, 959, 943, 767, 473, 103, 699, 303},
+                      {5, 5}, DType::f64);
   CHECK(max_assignment(euler).cost == 3315);
   CHECK(min_assignment(from({-3}, {1, 1}, DType::f64)).cost == -3);
   CHECK(min_assignment(full({6, 6}, 2.5, DType::f64)).cost == 15);
@@ -188,11 +194,13 @@ TEST_CASE("a rectangle is assigned as the square it is padded to", "[cluster][hu
     Tensor cost = randint(-20, 20, {rows, columns}, generator).to(DType::f64);
     int64_t n = std::max(rows, columns);
     Tensor square = zeros({n, n}, DType::f64);
-    for (int64_t i = 0; i < cost.numel(); ++i) square.data<double>()[i / columns * n + i % columns] = cost.data<double>()[i];
+    for (int64_t i = 0; i < cost.numel(); ++i)
+      square.data<double>()[i / columns * n + i % columns] = cost.data<double>()[i];
     Assignment a = min_assignment(cost);
     CHECK(a.cost == brute_force(square, 1));
     std::set<int64_t> used;
-    for (int64_t column : a.column) if (column >= 0) used.insert(column);
+    for (int64_t column : a.column)
+      if (column >= 0) used.insert(column);
     CHECK(int64_t(a.column.size()) == rows);
     CHECK(int64_t(used.size()) == std::min(rows, columns));
   }
@@ -205,7 +213,7 @@ TEST_CASE("a large assignment is finished and consistent with its potentials' bo
   Tensor cost = uniform({n, n}, DType::f64, Generator{9});
   double expected = 0;
   for (int64_t i = 0; i < n; ++i) {
-    int64_t hidden = (i * 77 + 13) % n;   // 77 and 200 have no common factor
+    int64_t hidden = (i * 77 + 13) % n;  // 77 and 200 have no common factor
     cost.data<double>()[i * n + hidden] = 0;
     for (int64_t j = 0; j < n; ++j) cost.data<double>()[i * n + j] += u.data<double>()[i] + v.data<double>()[j];
     expected += u.data<double>()[i] + v.data<double>()[hidden];
@@ -315,7 +323,7 @@ TEST_CASE("k-means of fewer distinct points than centres leaves the rest empty",
 
 TEST_CASE("far from the origin k-means in f32 keeps its digits", "[cluster][kmeans]") {
   Tensor x = blobs(4, 50, 3, 12, 41, DType::f64);
-  for (int64_t i = 0; i < x.numel(); ++i) x.data<double>()[i] += 4096;   // squares pass 2^24
+  for (int64_t i = 0; i < x.numel(); ++i) x.data<double>()[i] += 4096;  // squares pass 2^24
   KMeansOptions options;
   options.clusters = 4;
   CHECK(accuracy(contingency(kmeans(x.to(DType::f32), options).labels, blob_labels(4, 50))) == 1);

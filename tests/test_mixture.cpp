@@ -13,9 +13,12 @@ using namespace mote::test;
 namespace {
 
 /// The points of table 6.4 of the specification and its start.
-Tensor eight_points() { return from({-2, 0, -1, .5, -1.5, -.5, -2.5, .25, 2, 1, 1, 0, 1.5, 1.5, 3, .5}, {8, 2}, DType::f64); }
+Tensor eight_points() {
+  return from({-2, 0, -1, .5, -1.5, -.5, -2.5, .25, 2, 1, 1, 0, 1.5, 1.5, 3, .5}, {8, 2}, DType::f64);
+}
 Mixture two_circles() {
-  return {Covariance::diagonal, full({2}, 0.5, DType::f64), from({-1, 0, 1, 0}, {2, 2}, DType::f64), full({2, 2}, 1, DType::f64)};
+  return {Covariance::diagonal, full({2}, 0.5, DType::f64), from({-1, 0, 1, 0}, {2, 2}, DType::f64),
+          full({2, 2}, 1, DType::f64)};
 }
 
 double at(const Tensor& x, int64_t i) { return x.data<double>()[i]; }
@@ -34,10 +37,12 @@ TEST_CASE("EM on eight points goes through the published numbers", "[cluster][mi
   for (int64_t i = 0; i < 8; ++i) CHECK(at(first.probabilities, 2 * i) == is(expected[i], 5e-9));
 
   MixtureFit fit = fit_mixture_from(points, two_circles(), options);
-  const double history[] = {-3.282240295132, -2.404848210791, -2.306570836621, -2.300953486717, -2.300951490566, -2.300951488921};
+  const double history[] = {-3.282240295132, -2.404848210791, -2.306570836621,
+                            -2.300953486717, -2.300951490566, -2.300951488921};
   REQUIRE(fit.history.size() == 6);
   for (size_t i = 0; i < 6; ++i) CHECK(fit.history[i] == is(history[i], 6e-13));
-  const double means[] = {-1.75019045, .06236715, 1.87413656, .74993292}, variances[] = {.31252354, .13670116, .54922455, .31242330};
+  const double means[] = {-1.75019045, .06236715, 1.87413656, .74993292},
+               variances[] = {.31252354, .13670116, .54922455, .31242330};
   for (int64_t i = 0; i < 4; ++i) {
     CHECK(at(fit.mixture.means, i) == is(means[i], 6e-9));
     CHECK(at(fit.mixture.covariances, i) == is(variances[i], 6e-9));
@@ -49,10 +54,11 @@ TEST_CASE("EM on eight points goes through the published numbers", "[cluster][mi
 
   options.max_iterations = 1;
   Mixture once = fit_mixture_from(points, two_circles(), options).mixture;
-  const double means_once[] = {-1.63252783, .07577985, 1.75395490, .73602355}, variances_once[] = {.70851910, .15586318, .98675057, .31156079};
+  const double means_once[] = {-1.63252783, .07577985, 1.75395490, .73602355},
+               variances_once[] = {.70851910, .15586318, .98675057, .31156079};
   for (int64_t i = 0; i < 4; ++i) {
     CHECK(at(once.means, i) == is(means_once[i], 6e-9));
-    CHECK(at(once.covariances, i) == is(variances_once[i], 1e-8));   // 0.155863186 is cut to .15586318 in the table
+    CHECK(at(once.covariances, i) == is(variances_once[i], 1e-8));  // 0.155863186 is cut to .15586318 in the table
   }
   CHECK(at(once.weights, 0) == is(.49947247, 6e-9));
 }
@@ -81,7 +87,8 @@ TEST_CASE("log densities are those of the formula, with and without a variance o
           const double *joint = expected.data<double>() + n * K, *r = answer.probabilities.data<double>() + n * K;
           double largest = *std::max_element(joint, joint + K), sum = 0;
           for (int64_t k = 0; k < K; ++k) sum += std::exp(joint[k] - largest);
-          for (int64_t k = 0; k < K; ++k) CHECK(r[k] == Approx(std::exp(joint[k] - largest) / sum).epsilon(1e-10).margin(1e-300));
+          for (int64_t k = 0; k < K; ++k)
+            CHECK(r[k] == Approx(std::exp(joint[k] - largest) / sum).epsilon(1e-10).margin(1e-300));
           CHECK(at(answer.log_likelihood, n) == Approx(largest + std::log(sum)).epsilon(1e-11));
           CHECK(r[answer.labels.data<int64_t>()[n]] == *std::max_element(r, r + K));
           mean += (largest + std::log(sum)) / double(N);
@@ -95,10 +102,11 @@ TEST_CASE("a full covariance in 150 dimensions is right though its axes differ b
   // x = mu + L z with a known L: the density is that of z over det L, whatever the condition of C = L L^T.
   int64_t D = 150, N = 40;
   Tensor l = normal({D, D}, DType::f64, Generator{6}), z = normal({N, D}, DType::f64, Generator{7});
-  Mixture mixture{Covariance::full, full({1}, 1, DType::f64), full({1, D}, 2, DType::f64), zeros({1, D, D}, DType::f64)};
+  Mixture mixture{Covariance::full, full({1}, 1, DType::f64), full({1, D}, 2, DType::f64),
+                  zeros({1, D, D}, DType::f64)};
   double log_det = 0;
   for (int64_t i = 0; i < D; ++i) {
-    double scale = std::pow(10, -3.5 * double(i) / double(D - 1));   // of the standard deviations
+    double scale = std::pow(10, -3.5 * double(i) / double(D - 1));  // of the standard deviations
     for (int64_t j = 0; j < D; ++j) {
       double& value = l.data<double>()[i * D + j];
       value = j > i ? 0 : j == i ? scale : 0.05 * scale * value;
@@ -124,14 +132,16 @@ TEST_CASE("a full covariance in 150 dimensions is right though its axes differ b
 
 TEST_CASE("784 dimensions with variances of 10^-4 stay finite", "[cluster][mixture]") {
   int64_t D = 784;
-  Mixture mixture{Covariance::diagonal, full({2}, 0.5, DType::f64), zeros({2, D}, DType::f64), full({2, D}, 1e-4, DType::f64)};
+  Mixture mixture{Covariance::diagonal, full({2}, 0.5, DType::f64), zeros({2, D}, DType::f64),
+                  full({2, D}, 1e-4, DType::f64)};
   for (int64_t d = 0; d < D; ++d) mixture.means.data<double>()[D + d] = 1;
   Posterior answer = posterior(mixture, {uniform({20, D}, DType::f32, Generator{8})});
   for (double value : answer.log_likelihood.to_vector()) CHECK(std::isfinite(value));
   for (double value : answer.probabilities.to_vector()) CHECK((value >= 0 && value <= 1));
   // exp of these log densities is 0 in f64: only the log domain can tell the components apart.
   for (double value : log_joint(mixture, {full({1, D}, 0.5, DType::f64)}).to_vector()) CHECK(value < -900000);
-  for (double value : posterior(mixture, {full({1, D}, 0.5, DType::f64)}).probabilities.to_vector()) CHECK(value == Approx(0.5).epsilon(1e-6));
+  for (double value : posterior(mixture, {full({1, D}, 0.5, DType::f64)}).probabilities.to_vector())
+    CHECK(value == Approx(0.5).epsilon(1e-6));
 }
 
 TEST_CASE("a component of weight 0 takes nothing and spoils nothing", "[cluster][mixture]") {
@@ -154,7 +164,8 @@ TEST_CASE("the E-step sums what the loops sum", "[cluster][mixture]") {
       Tensor shift = normal({D}, DType::f64, Generator{15});
       Statistics got = e_step(mixture, points, shift);
       Tensor r = posterior(mixture, points).probabilities;
-      Tensor counts = zeros({K}, DType::f64), sums = zeros({K, D}, DType::f64), squares = zeros(got.squares.shape(), DType::f64);
+      Tensor counts = zeros({K}, DType::f64), sums = zeros({K, D}, DType::f64),
+             squares = zeros(got.squares.shape(), DType::f64);
       double total = 0, log_likelihood = 0;
       Tensor each = posterior(mixture, points).log_likelihood;
       for (int64_t n = 0; n < N; ++n) {
@@ -170,7 +181,8 @@ TEST_CASE("the E-step sums what the loops sum", "[cluster][mixture]") {
             sums.data<double>()[k * D + i] += rw * xi;
             if (covariance == Covariance::diagonal) to[i] += rw * (xi * xi + s2);
             else
-              for (int64_t j = i; j < D; ++j) *to++ += rw * (xi * (at(points.mean, n * D + j) - at(shift, j)) + (i == j ? s2 : 0));
+              for (int64_t j = i; j < D; ++j)
+                *to++ += rw * (xi * (at(points.mean, n * D + j) - at(shift, j)) + (i == j ? s2 : 0));
           }
         }
       }
@@ -188,7 +200,8 @@ TEST_CASE("the M-step gives back the mixture that its statistics are of", "[clus
   for (Covariance covariance : kCovariances) {
     Mixture mixture = random_mixture(covariance, 4, 6, 16);
     for (const Tensor& shift : {Tensor(), normal({6}, DType::f64, Generator{17})}) {
-      Mixture back = m_step(statistics_of(mixture, shift), random_mixture(covariance, 4, 6, 18), plain_options(4), 1e-9);
+      Mixture back =
+          m_step(statistics_of(mixture, shift), random_mixture(covariance, 4, 6, 18), plain_options(4), 1e-9);
       CHECK_CLOSE(back.weights, mixture.weights, 1e-14, 0);
       CHECK_CLOSE(back.means, mixture.means, 1e-12, 0);
       CHECK_CLOSE(back.covariances, mixture.covariances, 1e-11, 0);
@@ -199,21 +212,25 @@ TEST_CASE("the M-step gives back the mixture that its statistics are of", "[clus
 TEST_CASE("statistics blend linearly and only with their like", "[cluster][mixture]") {
   Tensor shift = zeros({3}, DType::f64);
   Mixture mixture = random_mixture(Covariance::full, 2, 3, 19);
-  Statistics a = statistics_of(mixture, shift), b = e_step(mixture, {normal({20, 3}, DType::f64, Generator{20})}, shift);
+  Statistics a = statistics_of(mixture, shift),
+             b = e_step(mixture, {normal({20, 3}, DType::f64, Generator{20})}, shift);
   CHECK_SAME(blend(a, b, 1).squares, b.squares);
   CHECK_SAME(blend(a, b, 0).squares, a.squares);
   CHECK(at(blend(a, b, 0.25).sums, 1) == Approx(0.75 * at(a.sums, 1) + 0.25 * at(b.sums, 1)));
   CHECK(blend(a, b, 0.25).weight == 20);
   CHECK_FAILS(Error::Kind::argument, blend(a, b, 1.5), "share must lie in [0, 1]");
-  CHECK_FAILS(Error::Kind::argument, blend(a, statistics_of(mixture, full({3}, 1, DType::f64)), 0.5), "different points");
-  CHECK_FAILS(Error::Kind::argument, blend(a, statistics_of(random_mixture(Covariance::tied, 2, 3, 19), shift), 0.5), "differ in kind");
+  CHECK_FAILS(Error::Kind::argument, blend(a, statistics_of(mixture, full({3}, 1, DType::f64)), 0.5),
+              "different points");
+  CHECK_FAILS(Error::Kind::argument, blend(a, statistics_of(random_mixture(Covariance::tied, 2, 3, 19), shift), 0.5),
+              "differ in kind");
 }
 
 TEST_CASE("a shift of data and mixture together changes no likelihood", "[cluster][mixture]") {
   for (Covariance covariance : kCovariances) {
     Mixture mixture = random_mixture(covariance, 3, 5, 21);
     Tensor x = normal({200, 5}, DType::f64, Generator{22});
-    Tensor scale = from({2, -3, 0.5, 10, 1}, {5}, DType::f64), shift = from({1, 2, 3, 4, 1000}, {5}, DType::f64), moved = x.clone();
+    Tensor scale = from({2, -3, 0.5, 10, 1}, {5}, DType::f64), shift = from({1, 2, 3, 4, 1000}, {5}, DType::f64),
+           moved = x.clone();
     for (int64_t i = 0; i < x.numel(); ++i) moved.data<double>()[i] = at(scale, i % 5) * at(x, i) + at(shift, i % 5);
     Posterior before = posterior(mixture, {x}), after = posterior(rescaled(mixture, scale, shift), {moved});
     CHECK(after.mean_log_likelihood == Approx(before.mean_log_likelihood - std::log(30)).epsilon(1e-9));
@@ -278,7 +295,8 @@ TEST_CASE("a file that is no mixture is refused", "[cluster][mixture]") {
   CHECK_FAILS(Error::Kind::checkpoint, load_mixture(path), "is no mixture");
   Mixture mixture = random_mixture(Covariance::full, 2, 2, 28);
   auto save = [&](const Tensor& weights, const Tensor& covariances, const std::string& kind) {
-    io::save_safetensors(path, {{"weights", weights}, {"means", mixture.means}, {"covariances", covariances}}, {{"mixture.covariance", kind}});
+    io::save_safetensors(path, {{"weights", weights}, {"means", mixture.means}, {"covariances", covariances}},
+                         {{"mixture.covariance", kind}});
   };
   save(from({0.5, 0.6}, {2}, DType::f64), mixture.covariances, "full");
   CHECK_FAILS(Error::Kind::checkpoint, load_mixture(path), "sum to 1.1");
@@ -297,13 +315,16 @@ TEST_CASE("points that a mixture cannot be asked about are refused", "[cluster][
   Tensor x = normal({4, 3}, DType::f64, Generator{30});
   CHECK_FAILS(Error::Kind::data, posterior(mixture, {zeros({4, 5}, DType::f64)}), "widths differ", "width 3");
   CHECK_FAILS(Error::Kind::argument, posterior(mixture, {x, zeros({4, 3}, DType::f32)}), "must be alike");
-  CHECK_FAILS(Error::Kind::data, posterior(mixture, {x, full({4, 3}, -1, DType::f64)}), "variance is negative", "(0, 0)");
+  CHECK_FAILS(Error::Kind::data, posterior(mixture, {x, full({4, 3}, -1, DType::f64)}), "variance is negative",
+              "(0, 0)");
   CHECK_FAILS(Error::Kind::argument, posterior(mixture, {x, {}, zeros({3}, DType::f64)}), "weight must be f64 [4]");
   CHECK_FAILS(Error::Kind::data, posterior(mixture, {x, {}, zeros({4}, DType::f64)}), "all weights are 0");
   x.data<double>()[7] = NAN;
   CHECK_FAILS(Error::Kind::data, posterior(mixture, {x}), "row 2");
   mixture.covariances.data<double>()[1] = 0;
-  CHECK_FAILS(Error::Kind::numeric, posterior(mixture, {zeros({4, 3}, DType::f64)}), "variance of component 0, coordinate 1");
+  CHECK_FAILS(Error::Kind::numeric, posterior(mixture, {zeros({4, 3}, DType::f64)}),
+              "variance of component 0, coordinate 1");
   mixture.covariance = Covariance::full;
-  CHECK_FAILS(Error::Kind::argument, posterior(mixture, {zeros({4, 3}, DType::f64)}), "covariances must be f64[2, 3, 3]");
+  CHECK_FAILS(Error::Kind::argument, posterior(mixture, {zeros({4, 3}, DType::f64)}),
+              "covariances must be f64[2, 3, 3]");
 }

@@ -56,7 +56,8 @@ TEST_CASE("EM finds three separated Gaussians of 20000 points", "[cluster][mixtu
       CHECK(nearest < (kSanitized ? 0.15 : 0.05));
     }
     for (double weight : fit.mixture.weights.to_vector()) CHECK(weight == Approx(1.0 / 3).margin(1e-3));
-    CHECK(std::accumulate(fit.mixture.weights.data<double>(), fit.mixture.weights.data<double>() + 3, 0.0) == Approx(1).epsilon(1e-13));
+    CHECK(std::accumulate(fit.mixture.weights.data<double>(), fit.mixture.weights.data<double>() + 3, 0.0) ==
+          Approx(1).epsilon(1e-13));
     CHECK(largest_fall(fit.history) < 1e-9);
   }
 }
@@ -90,7 +91,8 @@ TEST_CASE("a variance of the points is taken off the data's, not off the mixture
       double mean = 0;
       for (int64_t n = 0; n < 501; ++n) mean += variance.data<double>()[3 * n + i] / 501;
       for (int64_t j = 0; j < 3; ++j)
-        CHECK(covariance_at(with, 0, i, j) == Approx(covariance_at(without, 0, i, j) + (i == j ? mean : 0)).margin(1e-12));
+        CHECK(covariance_at(with, 0, i, j) ==
+              Approx(covariance_at(without, 0, i, j) + (i == j ? mean : 0)).margin(1e-12));
     }
   }
 }
@@ -110,7 +112,8 @@ TEST_CASE("a point of weight 3 is three points", "[cluster][mixture]") {
     options.max_iterations = 10;
     options.tolerance = 0;
     options.weight_prior = 2;
-    MixtureFit once = fit_mixture_from({x, {}, weight}, start, options), many = fit_mixture_from({copies}, start, options);
+    MixtureFit once = fit_mixture_from({x, {}, weight}, start, options),
+               many = fit_mixture_from({copies}, start, options);
     CHECK(once.mean_log_likelihood == Approx(many.mean_log_likelihood).epsilon(1e-11));
     CHECK_CLOSE(once.mixture.means, many.mixture.means, 1e-10, 0);
     CHECK_CLOSE(once.mixture.weights, many.mixture.weights, 1e-12, 0);
@@ -142,7 +145,7 @@ TEST_CASE("a fit has the same bits for any number of threads", "[cluster][mixtur
 TEST_CASE("the order of the points does not matter from a given start", "[cluster][mixture]") {
   int64_t N = 777, D = 5;
   Tensor x = normal({N, D}, DType::f64, Generator{12}), turned = empty_like(x);
-  for (int64_t n = 0; n < N; ++n)   // 500 and 777 have no common factor
+  for (int64_t n = 0; n < N; ++n)  // 500 and 777 have no common factor
     std::copy_n(x.data<double>() + n * 500 % N * D, D, turned.data<double>() + n * D);
   for (Covariance covariance : kCovariances) {
     Mixture start = random_mixture(covariance, 4, D, 13, 1);
@@ -195,11 +198,11 @@ TEST_CASE("the prior of the weights is that of Dirichlet", "[cluster][mixture]")
   Tensor x = separated(2, 30, 2, 20, 16);
   MixtureOptions options = plain_options(3);
   options.weight_prior = 5;
-  Mixture start{Covariance::diagonal, from({0.4, 0.4, 0.2}, {3}, DType::f64), from({20, 0, 0, 20, 300, 300}, {3, 2}, DType::f64),
-                full({3, 2}, 1, DType::f64)};
+  Mixture start{Covariance::diagonal, from({0.4, 0.4, 0.2}, {3}, DType::f64),
+                from({20, 0, 0, 20, 300, 300}, {3, 2}, DType::f64), full({3, 2}, 1, DType::f64)};
   MixtureFit fit = fit_mixture_from({x}, start, options);
   CHECK_CLOSE(fit.mixture.weights, from({35.0 / 75, 35.0 / 75, 5.0 / 75}, {3}, DType::f64), 1e-12, 0);
-  CHECK(fit.mixture.means.data<double>()[4] == 300);   // no point has come near it
+  CHECK(fit.mixture.means.data<double>()[4] == 300);  // no point has come near it
 }
 
 TEST_CASE("a dead component is given half of the heaviest one", "[cluster][mixture]") {
@@ -230,7 +233,7 @@ TEST_CASE("variances stand at their floors and no lower", "[cluster][mixture]") 
     options.components = 3;
     options.covariance = covariance;
     double floor = variance_floor_of({x}, options);
-    CHECK(floor > 1e-3);   // a thousandth of the mean variance, which is above 1
+    CHECK(floor > 1e-3);  // a thousandth of the mean variance, which is above 1
     MixtureFit fit = fit_mixture({x}, options);
     CHECK(is_finite(fit.mixture));
     CHECK(fit.floored == 3);
@@ -304,15 +307,18 @@ TEST_CASE("a fit that cannot be is refused", "[cluster][mixture]") {
     change(options);
     return options;
   };
-  CHECK_FAILS(Error::Kind::data, fit_mixture({x}, with([](auto& o) { o.components = 7; })), "7 components for 6 points");
+  CHECK_FAILS(Error::Kind::data, fit_mixture({x}, with([](auto& o) { o.components = 7; })),
+              "7 components for 6 points");
   CHECK_FAILS(Error::Kind::data, fit_mixture({x}, with([](auto& o) { o.components = 0; })), "0 components");
   CHECK_FAILS(Error::Kind::argument, fit_mixture({x}, with([](auto& o) { o.step_power = 0.5; })), "step_power", "0.5");
   CHECK_FAILS(Error::Kind::argument, fit_mixture({x}, with([](auto& o) { o.damping = 0; })), "damping");
   CHECK_FAILS(Error::Kind::argument, fit_mixture({x}, with([](auto& o) { o.restarts = 0; })), "restarts");
-  CHECK_FAILS(Error::Kind::data, fit_mixture_from({x}, random_mixture(Covariance::full, 2, 3, 23), {}), "widths differ");
+  CHECK_FAILS(Error::Kind::data, fit_mixture_from({x}, random_mixture(Covariance::full, 2, 3, 23), {}),
+              "widths differ");
   Tensor huge = full({6, 2}, 1e200, DType::f64);
   huge.data<double>()[0] = -1e200;
-  CHECK_FAILS(Error::Kind::numeric, fit_mixture_from({huge}, random_mixture(Covariance::diagonal, 2, 2, 24), {}), "log-likelihood");
+  CHECK_FAILS(Error::Kind::numeric, fit_mixture_from({huge}, random_mixture(Covariance::diagonal, 2, 2, 24), {}),
+              "log-likelihood");
   x.data<double>()[5] = INFINITY;
   CHECK_FAILS(Error::Kind::data, fit_mixture({x}, with([](auto&) {})), "not finite", "row 2");
 }

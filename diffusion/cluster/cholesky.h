@@ -5,8 +5,9 @@
 
 namespace mote::cluster {
 
-/// a [n, n] becomes L, lower triangular with zeros above, a = L L^T; only the lower triangle is read. Returns false, and
-/// leaves a undefined, if a is not positive definite in f64.                                     [Golub 2013, alg. 4.2.1]
+/// a [n, n] becomes L, lower triangular with zeros above, a = L L^T; only the lower triangle is read. Returns false,
+/// and leaves a undefined, if a is not positive definite in f64.                                     [Golub 2013,
+/// alg. 4.2.1]
 bool cholesky(double* a, int64_t n);
 
 /// y becomes L^-1 y.

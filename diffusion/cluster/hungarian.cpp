@@ -8,9 +8,9 @@
 namespace mote::cluster {
 namespace {
 
-/// The least assignment of a square of costs: column of each row. Rows enter one at a time. The new row is joined by the
-/// cheapest alternating path, measured in reduced costs cost - u[row] - v[column] >= 0, which the potentials keep at 0 on
-/// matched pairs; finding that path is Dijkstra's algorithm on a dense graph.
+/// The least assignment of a square of costs: column of each row. Rows enter one at a time. The new row is joined by
+/// the cheapest alternating path, measured in reduced costs cost - u[row] - v[column] >= 0, which the potentials keep
+/// at 0 on matched pairs; finding that path is Dijkstra's algorithm on a dense graph.
 std::vector<int64_t> assign_square(const std::vector<double>& cost, int64_t n) {
   constexpr double kFar = std::numeric_limits<double>::infinity();
   const size_t none = size_t(n);
@@ -57,8 +57,8 @@ std::vector<int64_t> assign_square(const std::vector<double>& cost, int64_t n) {
 }
 
 Assignment assign(const char* op, const Tensor& cost, double sign) {
-  check(cost.defined() && cost.ndim() == 2 && cost.dtype() == DType::f64 && !cost.is_cuda(),
-        op, ": needs f64 [R, C] on the CPU, got ", describe(cost));
+  check(cost.defined() && cost.ndim() == 2 && cost.dtype() == DType::f64 && !cost.is_cuda(), op,
+        ": needs f64 [R, C] on the CPU, got ", describe(cost));
   int64_t rows = cost.size(0), columns = cost.size(1), n = std::max(rows, columns);
   const double* given = cost.data<double>();
   std::vector<double> square(size_t(n * n), 0.0);

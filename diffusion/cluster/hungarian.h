@@ -8,8 +8,8 @@
 namespace mote::cluster {
 
 struct Assignment {
-  std::vector<int64_t> column;   // of each row; -1 for a row that is left over (more rows than columns)
-  double cost = 0;               // sum of the costs of the pairs
+  std::vector<int64_t> column;  // of each row; -1 for a row that is left over (more rows than columns)
+  double cost = 0;              // sum of the costs of the pairs
 };
 
 /// Pairs min(R, C) rows and columns, each used once, such that the sum of cost[row, column] is least (greatest for

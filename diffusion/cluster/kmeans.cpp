@@ -38,8 +38,7 @@ struct Pass {
 template <class T>
 class Cloud {
  public:
-  explicit Cloud(const Tensor& x)
-      : count_(x.size(0)), width_(x.size(1)), mean_(column_means(x)), rows_(empty_like(x)) {
+  explicit Cloud(const Tensor& x) : count_(x.size(0)), width_(x.size(1)), mean_(column_means(x)), rows_(empty_like(x)) {
     const double* mean = mean_.data<double>();
     Chunks(count_).each_block([&](int64_t, int64_t begin, int64_t end) {
       const T* from = x.data<T>();
@@ -93,7 +92,8 @@ class Cloud {
     std::vector<T> centre(centres.begin(), centres.end()), half(static_cast<size_t>(clusters));
     for (int64_t k = 0; k < clusters; ++k) {
       double sum = 0;
-      for (int64_t d = 0; d < width_; ++d) sum += double(centre[size_t(k * width_ + d)]) * double(centre[size_t(k * width_ + d)]);
+      for (int64_t d = 0; d < width_; ++d)
+        sum += double(centre[size_t(k * width_ + d)]) * double(centre[size_t(k * width_ + d)]);
       half[size_t(k)] = T(-0.5 * sum);
     }
     std::vector<T> packed(size_t(cpu::packed_size<T>(width_, clusters)));
@@ -127,7 +127,8 @@ class Cloud {
     for (int64_t chunk = 0; chunk < chunks.number(); ++chunk) {
       pass.inertia += inertia[size_t(chunk)];
       for (int64_t k = 0; k < clusters; ++k) pass.counts[size_t(k)] += counts[size_t(chunk * clusters + k)];
-      for (int64_t i = 0; i < clusters * width_; ++i) pass.sums[size_t(i)] += sums[size_t(chunk * clusters * width_ + i)];
+      for (int64_t i = 0; i < clusters * width_; ++i)
+        pass.sums[size_t(i)] += sums[size_t(chunk * clusters * width_ + i)];
     }
   }
 

@@ -11,20 +11,20 @@ struct KMeansOptions {
   int64_t clusters = 8;
   int restarts = 10;
   int max_iterations = 300;
-  double tolerance = 1e-4;   // stop when the centres move, squared and summed, less than this times the mean variance
-                             // of a feature; 0: only when no label changes
-  uint64_t seed = 0;         // restart r draws from Generator{seed}.fork(r)
+  double tolerance = 1e-4;  // stop when the centres move, squared and summed, less than this times the mean variance
+                            // of a feature; 0: only when no label changes
+  uint64_t seed = 0;        // restart r draws from Generator{seed}.fork(r)
 };
 
 struct KMeans {
-  Tensor centres;                   // f64 [K, D]
-  Tensor labels;                    // i64 [N]: the nearest centre, the smallest index if several are equally near
-  std::vector<int64_t> counts;      // points of each centre; 0 only if there are fewer distinct points than centres
-  double inertia = 0;               // sum of squared distances to the nearest centre
-  int64_t iterations = 0;           // of the restart that was picked
+  Tensor centres;               // f64 [K, D]
+  Tensor labels;                // i64 [N]: the nearest centre, the smallest index if several are equally near
+  std::vector<int64_t> counts;  // points of each centre; 0 only if there are fewer distinct points than centres
+  double inertia = 0;           // sum of squared distances to the nearest centre
+  int64_t iterations = 0;       // of the restart that was picked
   bool converged = false;
-  int64_t repaired = 0;             // empty clusters that were moved, in that restart
-  std::vector<double> inertias;     // of every restart
+  int64_t repaired = 0;          // empty clusters that were moved, in that restart
+  std::vector<double> inertias;  // of every restart
 };
 
 /// Minimises  sum_n min_k |x_n - c_k|^2  locally; the restart with the least inertia is returned.

@@ -12,13 +12,14 @@
 namespace mote::cluster {
 namespace {
 
-constexpr int64_t kColumns = 1024;   // of the reference against a block of queries at a time
+constexpr int64_t kColumns = 1024;  // of the reference against a block of queries at a time
 
 /// The rows nearest to one query so far, the nearest first.
 template <class T>
 class Nearest {
  public:
-  explicit Nearest(int64_t most) : distance_(size_t(most), std::numeric_limits<T>::infinity()), row_(size_t(most), -1) {}
+  explicit Nearest(int64_t most)
+      : distance_(size_t(most), std::numeric_limits<T>::infinity()), row_(size_t(most), -1) {}
   // Rows come in their order: at an equal distance the earlier one stays in front.
   void offer(T distance, int64_t row) {
     if (!(distance < distance_.back())) return;
@@ -59,7 +60,8 @@ std::vector<KnnScore> scores_in(const Tensor& reference, const Tensor& labels, c
   // |x - y|^2 orders the y of one x as |y|^2 / 2 - x y does: a product with -1/2 |y|^2 to start from.
   std::vector<T> half(static_cast<size_t>(N));
   std::vector<T> origin(static_cast<size_t>(D));
-  for (int64_t row = 0; row < N; ++row) half[size_t(row)] = T(-0.5 * squared_distance(y.data<T>() + row * D, origin.data(), D));
+  for (int64_t row = 0; row < N; ++row)
+    half[size_t(row)] = T(-0.5 * squared_distance(y.data<T>() + row * D, origin.data(), D));
   int64_t per_part = cpu::packed_size<T>(D, kColumns), parts = (N + kColumns - 1) / kColumns;
   cpu::Scratch<T> packed(parts * per_part);
   cpu::parallel_for(parts, 1, [&](int64_t first, int64_t last) {
@@ -88,7 +90,8 @@ std::vector<KnnScore> scores_in(const Tensor& reference, const Tensor& labels, c
         std::map<int64_t, int64_t> votes;
         for (int64_t place = 0; place < ks[i]; ++place)
           ++votes[labels.data<int64_t>()[nearest[size_t(query - begin)].row(place)]];
-        auto winner = std::max_element(votes.begin(), votes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+        auto winner =
+            std::max_element(votes.begin(), votes.end(), [](auto& a, auto& b) { return a.second < b.second; });
         int64_t truth = query_labels.data<int64_t>()[query];
         right[size_t(chunk) * ks.size() + i] += winner->first == truth;
         shares[size_t(chunk) * ks.size() + i] += votes.count(truth) ? double(votes[truth]) / double(ks[i]) : 0;

@@ -13,8 +13,8 @@ namespace mote::cluster {
 namespace {
 
 void require_host_f64(const char* op, const char* name, const Tensor& tensor, const Shape& shape) {
-  check(tensor.defined() && tensor.dtype() == DType::f64 && tensor.shape() == shape && !tensor.is_cuda(),
-        op, ": ", name, " must be f64", shape, " on the CPU, got ", describe(tensor));
+  check(tensor.defined() && tensor.dtype() == DType::f64 && tensor.shape() == shape && !tensor.is_cuda(), op, ": ",
+        name, " must be f64", shape, " on the CPU, got ", describe(tensor));
   const double* values = tensor.data<double>();
   for (int64_t i = 0; i < tensor.numel(); ++i)
     if (!std::isfinite(values[i]))
@@ -39,7 +39,9 @@ void each_point(const Mixture& mixture, const Points& points, Fn&& fn) {
   });
 }
 
-double weight_of(const Points& points, size_t i) { return points.weight.defined() ? points.weight.data<double>()[i] : 1; }
+double weight_of(const Points& points, size_t i) {
+  return points.weight.defined() ? points.weight.data<double>()[i] : 1;
+}
 
 double total_weight(const Points& points) {
   double total = 0;
@@ -91,13 +93,16 @@ Covariance covariance_named(const std::string& name) {
 
 int64_t Mixture::parameters() const {
   int64_t K = components(), D = width(), triangle = D * (D + 1) / 2;
-  int64_t of_covariances = covariance == Covariance::diagonal ? K * D : covariance == Covariance::tied ? triangle : K * triangle;
+  int64_t of_covariances = covariance == Covariance::diagonal ? K * D
+                           : covariance == Covariance::tied   ? triangle
+                                                              : K * triangle;
   return K - 1 + K * D + of_covariances;
 }
 
 void require_mixture(const char* op, const Mixture& mixture) {
   check(mixture.weights.defined() && mixture.weights.ndim() == 1 && mixture.weights.numel() > 0 &&
-            mixture.means.defined() && mixture.means.ndim() == 2 && mixture.means.numel() > 0 && mixture.covariances.defined(),
+            mixture.means.defined() && mixture.means.ndim() == 2 && mixture.means.numel() > 0 &&
+            mixture.covariances.defined(),
         op, ": a mixture needs weights [K], means [K, D] and covariances");
   int64_t K = mixture.components(), D = mixture.width();
   require_host_f64(op, "weights", mixture.weights, {K});
@@ -231,8 +236,8 @@ void save_mixture(const std::string& path, const Mixture& mixture, const std::ma
   require_mixture("save_mixture", mixture);
   std::map<std::string, std::string> all = metadata;
   all["mixture.covariance"] = name_of(mixture.covariance);
-  io::save_safetensors(path,
-                       {{"weights", mixture.weights}, {"means", mixture.means}, {"covariances", mixture.covariances}}, all);
+  io::save_safetensors(
+      path, {{"weights", mixture.weights}, {"means", mixture.means}, {"covariances", mixture.covariances}}, all);
 }
 
 Mixture load_mixture(const std::string& path, std::map<std::string, std::string>* metadata) {
@@ -240,12 +245,14 @@ Mixture load_mixture(const std::string& path, std::map<std::string, std::string>
   auto kind = file.metadata.find("mixture.covariance");
   if (kind == file.metadata.end() || !file.tensors.count("weights") || !file.tensors.count("means") ||
       !file.tensors.count("covariances"))
-    fail(Error::Kind::checkpoint, path, ": is no mixture: the tensors weights, means, covariances and the metadata "
+    fail(Error::Kind::checkpoint, path,
+         ": is no mixture: the tensors weights, means, covariances and the metadata "
          "mixture.covariance are needed");
   try {
-    Mixture mixture{covariance_named(kind->second), file.tensors["weights"], file.tensors["means"], file.tensors["covariances"]};
+    Mixture mixture{covariance_named(kind->second), file.tensors["weights"], file.tensors["means"],
+                    file.tensors["covariances"]};
     require_mixture("mixture", mixture);
-    Densities densities(mixture, zeros({mixture.width()}, DType::f64));   // every covariance has a factor
+    Densities densities(mixture, zeros({mixture.width()}, DType::f64));  // every covariance has a factor
     if (metadata) *metadata = file.metadata;
     return mixture;
   } catch (const Error& error) {

@@ -83,8 +83,12 @@ Statistics statistics_of(const Mixture& mixture, const Tensor& given_shift) {
   int64_t K = mixture.components(), D = mixture.width();
   Tensor shift = checked_shift("statistics_of", given_shift, mixture);
   bool is_diagonal = mixture.covariance == Covariance::diagonal, is_tied = mixture.covariance == Covariance::tied;
-  Statistics statistics{mixture.covariance, shift, mixture.weights.clone(), empty({K, D}, DType::f64),
-                        zeros({is_tied ? 1 : K, is_diagonal ? D : D * (D + 1) / 2}, DType::f64), 1};
+  Statistics statistics{mixture.covariance,
+                        shift,
+                        mixture.weights.clone(),
+                        empty({K, D}, DType::f64),
+                        zeros({is_tied ? 1 : K, is_diagonal ? D : D * (D + 1) / 2}, DType::f64),
+                        1};
   const double* covariances = mixture.covariances.data<double>();
   for (int64_t k = 0; k < K; ++k) {
     double weight = mixture.weights.data<double>()[k];
@@ -129,7 +133,7 @@ Mixture m_step(const Statistics& statistics, const Mixture& previous, const Mixt
   check(previous.covariance == statistics.covariance && previous.means.shape() == statistics.sums.shape(),
         "m_step: the statistics are not of such a mixture: sums ", describe(statistics.sums), ", means ",
         describe(previous.means));
-  constexpr double kNothing = 1e-12;   // of all weight: no mean or covariance can be read off so little
+  constexpr double kNothing = 1e-12;  // of all weight: no mean or covariance can be read off so little
   int64_t K = previous.components(), D = previous.width();
   Mixture result{previous.covariance, empty({K}, DType::f64), empty({K, D}, DType::f64), previous.covariances.clone()};
   const double *counts = statistics.counts.data<double>(), *squares = statistics.squares.data<double>();
@@ -137,9 +141,10 @@ Mixture m_step(const Statistics& statistics, const Mixture& previous, const Mixt
   double a = options.weight_prior, total = statistics.weight;
   for (int64_t k = 0; k < K; ++k) {
     result.weights.data<double>()[k] = (counts[k] * total + a) / (total + double(K) * a);
-    for (int64_t d = 0; d < D; ++d)   // around the shift until the covariances are there
-      means[k * D + d] = counts[k] > kNothing ? statistics.sums.data<double>()[k * D + d] / counts[k]
-                                              : previous.means.data<double>()[k * D + d] - statistics.shift.data<double>()[d];
+    for (int64_t d = 0; d < D; ++d)  // around the shift until the covariances are there
+      means[k * D + d] = counts[k] > kNothing
+                             ? statistics.sums.data<double>()[k * D + d] / counts[k]
+                             : previous.means.data<double>()[k * D + d] - statistics.shift.data<double>()[d];
   }
   if (result.covariance == Covariance::diagonal) {
     for (int64_t k = 0; k < K; ++k)
@@ -153,7 +158,8 @@ Mixture m_step(const Statistics& statistics, const Mixture& previous, const Mixt
       for (int64_t i = 0; i < D; ++i)
         for (int64_t j = i; j < D; ++j) {
           double value = share * squares[f * statistics.squares.size(1) + triangle_index(i, j, D)];
-          if (is_tied) for (int64_t k = 0; k < K; ++k) value -= counts[k] * means[k * D + i] * means[k * D + j];
+          if (is_tied)
+            for (int64_t k = 0; k < K; ++k) value -= counts[k] * means[k * D + i] * means[k * D + j];
           else value -= means[f * D + i] * means[f * D + j];
           covariance[i * D + j] = covariance[j * D + i] = value + (i == j ? options.variance_added : 0);
         }

@@ -40,7 +40,7 @@ void split(Mixture& mixture, int64_t heavy, int64_t dead) {
   int64_t D = mixture.width();
   double *weights = mixture.weights.data<double>(), *means = mixture.means.data<double>();
   double* covariances = mixture.covariances.data<double>();
-  std::vector<double> axis(size_t(D), 0.0);   // scaled to the distance of the halves' means
+  std::vector<double> axis(size_t(D), 0.0);  // scaled to the distance of the halves' means
   if (mixture.covariance == Covariance::diagonal) {
     double* variance = covariances + heavy * D;
     int64_t longest = std::max_element(variance, variance + D) - variance;
@@ -103,7 +103,8 @@ int64_t count_floored(const Mixture& mixture, double floor) {
 // ---- Starts --------------------------------------------------------------------------------------------------------
 
 /// The mixture of the clusters of k-means, each with its own share, mean and covariance.
-Mixture start_of(const Points& points, const MixtureOptions& options, const Tensor& shift, double floor, uint64_t seed) {
+Mixture start_of(const Points& points, const MixtureOptions& options, const Tensor& shift, double floor,
+                 uint64_t seed) {
   int64_t K = options.components, D = points.width();
   KMeansOptions kmeans_options;
   kmeans_options.clusters = K;
@@ -115,7 +116,8 @@ Mixture start_of(const Points& points, const MixtureOptions& options, const Tens
   // What a cluster without points keeps: the centre, and the variances of all points.
   Mixture one{Covariance::diagonal, full({1}, 1, DType::f64), shift.view({1, D}), full({1, D}, 1, DType::f64)};
   Tensor variances = e_step(one, points, shift).squares;
-  Mixture round{Covariance::diagonal, full({K}, 1.0 / double(K), DType::f64), clusters.centres, empty({K, D}, DType::f64)};
+  Mixture round{Covariance::diagonal, full({K}, 1.0 / double(K), DType::f64), clusters.centres,
+                empty({K, D}, DType::f64)};
   for (int64_t i = 0; i < K * D; ++i)
     round.covariances.data<double>()[i] = std::max(floor, variances.data<double>()[i % D]);
   Mixture empty_handed = round;
@@ -169,7 +171,7 @@ class Run {
       if (options_.damping < 1) statistics = blend(statistics_of(fit_.mixture, shift_), statistics, options_.damping);
       fit_.mixture = m_step(statistics, fit_.mixture, options_, floor_);
       ++fit_.iterations;
-      if (repair_dead(statistics)) last = kUnknown;   // the likelihood may fall here
+      if (repair_dead(statistics)) last = kUnknown;  // the likelihood may fall here
     }
     fit_.mean_log_likelihood = mean_log_likelihood(fit_.mixture, points_);
   }
@@ -182,14 +184,16 @@ class Run {
     uint64_t draw = 0;
     Statistics all = statistics_of(fit_.mixture, shift_);
     double total = 0, last = kUnknown;
-    for (int64_t i = 0; i < points_.count(); ++i) total += points_.weight.defined() ? points_.weight.data<double>()[i] : 1;
+    for (int64_t i = 0; i < points_.count(); ++i)
+      total += points_.weight.defined() ? points_.weight.data<double>()[i] : 1;
     int64_t update = 0;
     for (int epoch = 0; epoch < options_.max_iterations; ++epoch) {
-      for (size_t i = order.size() - 1; i > 0; --i) std::swap(order[i], order[random_bits(generator, draw++) % (i + 1)]);
+      for (size_t i = order.size() - 1; i > 0; --i)
+        std::swap(order[i], order[random_bits(generator, draw++) % (i + 1)]);
       double sum = 0;
       for (int64_t begin = 0; begin < points_.count(); begin += options_.batch) {
         Points batch = rows_of(order, begin, std::min(points_.count(), begin + options_.batch));
-        if (!batch.mean.defined()) continue;   // no weight in it
+        if (!batch.mean.defined()) continue;  // no weight in it
         Statistics part = e_step_unchecked(fit_.mixture, batch, shift_);
         sum += part.weight * part.mean_log_likelihood;
         part.weight = total;
@@ -210,7 +214,8 @@ class Run {
   /// Notes the likelihood of an iteration and says whether it is the last one.
   bool is_over(int iteration, double log_likelihood, double last) {
     if (!std::isfinite(log_likelihood))
-      fail(Error::Kind::numeric, "fit_mixture: the mean log-likelihood is ", log_likelihood, " in iteration ", iteration);
+      fail(Error::Kind::numeric, "fit_mixture: the mean log-likelihood is ", log_likelihood, " in iteration ",
+           iteration);
     fit_.history.push_back(log_likelihood);
     fit_.mean_log_likelihood = log_likelihood;
     fit_.converged = std::abs(log_likelihood - last) < options_.tolerance;
@@ -265,8 +270,8 @@ MixtureFit fit_mixture(const Points& points, const MixtureOptions& options) {
   require_options("fit_mixture", options);
   require_points("fit_mixture", points);
   if (options.components < 1 || options.components > points.count())
-    fail(Error::Kind::data, "fit_mixture: needs 1 <= components <= points, got ", options.components, " components for ",
-         points.count(), " points");
+    fail(Error::Kind::data, "fit_mixture: needs 1 <= components <= points, got ", options.components,
+         " components for ", points.count(), " points");
   Tensor shift = column_means(points.mean, points.weight);
   double floor = variance_floor_of(points, options);
   MixtureFit best;
@@ -298,8 +303,8 @@ MixtureFit fit_mixture_from(const Points& points, const Mixture& start, const Mi
 
 // ---- The choice of K -----------------------------------------------------------------------------------------------
 
-std::vector<OrderFit> fit_orders(const Points& points, const std::vector<int64_t>& orders, const MixtureOptions& options,
-                                 const std::function<void(const OrderFit&)>& done) {
+std::vector<OrderFit> fit_orders(const Points& points, const std::vector<int64_t>& orders,
+                                 const MixtureOptions& options, const std::function<void(const OrderFit&)>& done) {
   check(!orders.empty(), "fit_orders: there is no number of components to try");
   std::vector<OrderFit> fits;
   for (int64_t order : orders) {

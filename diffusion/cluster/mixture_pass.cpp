@@ -35,13 +35,14 @@ void load_rows(const Tensor& x, int64_t begin, int64_t count, const double* shif
   else load_as<double>(x, begin, count, shift, to);
 }
 
-/// The same rows as panels for a product: kPanel points side by side, [panel][stride][kPanel]; the last one is filled up
-/// with zeros.
+/// The same rows as panels for a product: kPanel points side by side, [panel][stride][kPanel]; the last one is filled
+/// up with zeros.
 void to_panels(const double* rows, int64_t count, int64_t width, double* panels, int64_t stride) {
   for (int64_t first = 0; first < count; first += kPanel, panels += stride * kPanel) {
     int64_t columns = std::min(kPanel, count - first);
     cpu::transpose<double>(panels, kPanel, rows + first * width, width, width, columns);
-    for (int64_t d = 0; d < width && columns < kPanel; ++d) std::fill(panels + d * kPanel + columns, panels + (d + 1) * kPanel, 0.0);
+    for (int64_t d = 0; d < width && columns < kPanel; ++d)
+      std::fill(panels + d * kPanel + columns, panels + (d + 1) * kPanel, 0.0);
   }
 }
 
@@ -78,26 +79,27 @@ void solve_rows(int64_t first, int64_t width, const double* l, const double* piv
 }
 
 /// z = L^-1 (x - mean); squares = |z|^2 of each of the panel's points. mean may be null.
-Squares solve_panel(int64_t width, const double* l, const double* pivots, const double* mean, const double* x, double* z) {
+Squares solve_panel(int64_t width, const double* l, const double* pivots, const double* mean, const double* x,
+                    double* z) {
   Squares squares{};
   int64_t step = cpu::tile_rows(width);
   for (int64_t first = 0; first < width; first += step)
-    cpu::for_rows(std::min(step, width - first), [&](auto rows) {
-      solve_rows<rows()>(first, width, l, pivots, mean, x, z, squares);
-    });
+    cpu::for_rows(std::min(step, width - first),
+                  [&](auto rows) { solve_rows<rows()>(first, width, l, pivots, mean, x, z, squares); });
   return squares;
 }
 
 // ---- exp -----------------------------------------------------------------------------------------------------------
 
-/// e^x for x <= 0, without a branch so that loops vectorise; 0 below -708, where the result would lose digits; NaN stays.
+/// e^x for x <= 0, without a branch so that loops vectorise; 0 below -708, where the result would lose digits; NaN
+/// stays.
 MOTE_HD double exp_of_negative(double x) {
   // x = n ln2 + r with |r| <= ln2 / 2; ln2 is split in two so that r is exact to the last bit, e^r is its series.
   double held = x > -708.0 ? x : -708.0;
-  double shifted = math::fma(held, std::numbers::log2e, 0x1.8p52);   // the addition rounds to an integer
+  double shifted = math::fma(held, std::numbers::log2e, 0x1.8p52);  // the addition rounds to an integer
   double n = shifted - 0x1.8p52;
   double r = math::fma(n, -1.90821492927058770002e-10, math::fma(n, -6.93147180369123816490e-01, held));
-  double p = 1.0 / 6227020800;   // 1 / 13!
+  double p = 1.0 / 6227020800;  // 1 / 13!
   p = math::fma(p, r, 1.0 / 479001600);
   p = math::fma(p, r, 1.0 / 39916800);
   p = math::fma(p, r, 1.0 / 3628800);
@@ -124,8 +126,8 @@ void require_points(const char* op, const Points& points) {
   metrics::require_features(op, "mean", points.mean);
   if (points.variance.defined()) {
     metrics::require_features(op, "variance", points.variance);
-    check(points.variance.shape() == points.mean.shape() && points.variance.dtype() == points.mean.dtype(),
-          op, ": mean and variance must be alike: mean is ", describe(points.mean), ", variance is ",
+    check(points.variance.shape() == points.mean.shape() && points.variance.dtype() == points.mean.dtype(), op,
+          ": mean and variance must be alike: mean is ", describe(points.mean), ", variance is ",
           describe(points.variance));
     std::vector<double> values = points.variance.to_vector();
     for (size_t i = 0; i < values.size(); ++i)
@@ -134,13 +136,15 @@ void require_points(const char* op, const Points& points) {
              int64_t(i) % points.width(), ") of ", describe(points.variance), " is ", values[i]);
   }
   if (!points.weight.defined()) return;
-  check(points.weight.dtype() == DType::f64 && points.weight.shape() == Shape{points.count()} && !points.weight.is_cuda(),
-        op, ": weight must be f64 [", points.count(), "] on the CPU, got ", describe(points.weight));
+  check(
+      points.weight.dtype() == DType::f64 && points.weight.shape() == Shape{points.count()} && !points.weight.is_cuda(),
+      op, ": weight must be f64 [", points.count(), "] on the CPU, got ", describe(points.weight));
   double total = 0;
   for (int64_t i = 0; i < points.count(); ++i) {
     double weight = points.weight.data<double>()[i];
     if (!(weight >= 0) || !std::isfinite(weight))
-      fail(Error::Kind::data, op, ": a weight must be 0 or more: element ", i, " of ", describe(points.weight), " is ", weight);
+      fail(Error::Kind::data, op, ": a weight must be 0 or more: element ", i, " of ", describe(points.weight), " is ",
+           weight);
     total += weight;
   }
   if (total == 0) fail(Error::Kind::data, op, ": all weights are 0");
@@ -156,14 +160,16 @@ Densities::Densities(const Mixture& mixture, const Tensor& shift)
   std::vector<double> means = mixture.means.to_vector();
   for (int64_t i = 0; i < K * D; ++i) means[size_t(i)] -= shift_.data<double>()[i % D];
   for (int64_t k = 0; k < K; ++k)
-    constant_[size_t(k)] = std::log(mixture.weights.data<double>()[k]) - 0.5 * double(D) * std::log(2 * std::numbers::pi);
+    constant_[size_t(k)] =
+        std::log(mixture.weights.data<double>()[k]) - 0.5 * double(D) * std::log(2 * std::numbers::pi);
 
   if (covariance_ == Covariance::diagonal) {
     linear_.resize(size_t(2 * K * D));
     for (int64_t k = 0; k < K; ++k)
       for (int64_t d = 0; d < D; ++d) {
         double mean = means[size_t(k * D + d)], variance = covariances[k * D + d];
-        if (!(variance > 0)) fail(Error::Kind::numeric, "mixture: the variance of component ", k, ", coordinate ", d, " is ", variance);
+        if (!(variance > 0))
+          fail(Error::Kind::numeric, "mixture: the variance of component ", k, ", coordinate ", d, " is ", variance);
         linear_[size_t(2 * k * D + d)] = mean / variance;
         linear_[size_t(2 * k * D + D + d)] = -0.5 / variance;
         constant_[size_t(k)] -= 0.5 * (std::log(variance) + mean * mean / variance);
@@ -233,10 +239,11 @@ void Densities::add_solves(int64_t panel, const double* x, double* z, double* jo
 
 void Densities::joint_of(Block& block, double* panels, double* more) const {
   int64_t K = components_, D = width_, count = block.count, panels_in_block = panels_of(count);
-  for (int64_t k = 0; k < K; ++k) std::fill_n(block.joint + k * Block::kJoint, panels_in_block * kPanel, constant_[size_t(k)]);
+  for (int64_t k = 0; k < K; ++k)
+    std::fill_n(block.joint + k * Block::kJoint, panels_in_block * kPanel, constant_[size_t(k)]);
   auto multiply = [&](int64_t depth, const std::vector<double>& rows, const double* by) {
-    cpu::gemm_block(K, panels_in_block * kPanel, depth, rows.data(), depth, by, depth * kPanel, block.joint, Block::kJoint,
-                    static_cast<const double*>(nullptr), true);
+    cpu::gemm_block(K, panels_in_block * kPanel, depth, rows.data(), depth, by, depth * kPanel, block.joint,
+                    Block::kJoint, static_cast<const double*>(nullptr), true);
   };
   if (covariance_ == Covariance::diagonal) {
     to_panels(block.rows, count, D, panels, 2 * D);
@@ -244,13 +251,16 @@ void Densities::joint_of(Block& block, double* panels, double* more) const {
     for (int64_t panel = 0; panel < panels_in_block; ++panel) {
       double* x = panels + panel * 2 * D * kPanel;
       const double* spread = more + panel * D * kPanel;
-      if (block.spread) for (int64_t i = 0; i < D * kPanel; ++i) x[D * kPanel + i] = x[i] * x[i] + spread[i];
-      else for (int64_t i = 0; i < D * kPanel; ++i) x[D * kPanel + i] = x[i] * x[i];
+      if (block.spread)
+        for (int64_t i = 0; i < D * kPanel; ++i) x[D * kPanel + i] = x[i] * x[i] + spread[i];
+      else
+        for (int64_t i = 0; i < D * kPanel; ++i) x[D * kPanel + i] = x[i] * x[i];
     }
     return multiply(2 * D, linear_, panels);
   }
   to_panels(block.rows, count, D, panels, D);
-  for (int64_t panel = 0; panel < panels_in_block; ++panel) add_solves(panel, panels + panel * D * kPanel, more, block.joint);
+  for (int64_t panel = 0; panel < panels_in_block; ++panel)
+    add_solves(panel, panels + panel * D * kPanel, more, block.joint);
   if (!block.spread) return;
   to_panels(block.spread, count, D, panels, D);
   multiply(D, spread_, panels);
@@ -264,8 +274,13 @@ void Densities::each_block(const Points& points, const Chunks& chunks,
   std::vector<double> zero(size_t(D), 0.0);
   chunks.each_block([&](int64_t chunk, int64_t begin, int64_t end) {
     double *x = work.mine(), *spread = x + rows, *panel = spread + rows, *more = panel + panels;
-    Block block{begin, end - begin, x, points.variance.defined() ? spread : nullptr,
-                points.weight.defined() ? points.weight.data<double>() + begin : nullptr, more + kBlockRows * D, nullptr};
+    Block block{begin,
+                end - begin,
+                x,
+                points.variance.defined() ? spread : nullptr,
+                points.weight.defined() ? points.weight.data<double>() + begin : nullptr,
+                more + kBlockRows * D,
+                nullptr};
     block.row_work = block.joint + K * Block::kJoint;
     load_rows(points.mean, begin, block.count, shift_.data<double>(), x);
     std::fill_n(x + block.count * D, kPanel, 0.0);

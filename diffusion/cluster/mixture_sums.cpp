@@ -57,7 +57,8 @@ void Sums::start(int64_t chunks) {
   sums_.assign(size_t(chunks * stride_), 0.0);
 }
 
-void Sums::add_panel(const Block& block, const double* left, int64_t rows, const double* panel, double* sums, int64_t ld) const {
+void Sums::add_panel(const Block& block, const double* left, int64_t rows, const double* panel, double* sums,
+                     int64_t ld) const {
   cpu::gemm_block(rows, kPanel, block.count, left, Block::kJoint, panel, block.count * kPanel, sums, ld,
                   static_cast<const double*>(nullptr), true);
 }
@@ -116,12 +117,16 @@ Statistics Sums::finish() const {
   for (int64_t chunk = 0; chunk < chunks_; ++chunk)
     for (int64_t i = 0; i < stride_; ++i) total[size_t(i)] += sums_[size_t(chunk * stride_ + i)];
   int64_t K = components_, squares = covariance_ == Covariance::diagonal ? width_ : width_ * (width_ + 1) / 2;
-  Statistics statistics{covariance_, {}, empty({K}, DType::f64), empty({K, width_}, DType::f64),
+  Statistics statistics{covariance_,
+                        {},
+                        empty({K}, DType::f64),
+                        empty({K, width_}, DType::f64),
                         empty({square_rows_, squares}, DType::f64)};
   for (int64_t k = 0; k < K; ++k) statistics.weight += total[size_t(k)];
   auto copy = [&](Tensor& to, const double* from, int64_t ld) {
     int64_t columns = to.size(-1);
-    for (int64_t i = 0; i < to.numel(); ++i) to.data<double>()[i] = from[i / columns * ld + i % columns] / statistics.weight;
+    for (int64_t i = 0; i < to.numel(); ++i)
+      to.data<double>()[i] = from[i / columns * ld + i % columns] / statistics.weight;
   };
   copy(statistics.counts, total.data(), K);
   copy(statistics.sums, total.data() + K, linear_);

@@ -25,7 +25,8 @@ class Sums {
   struct Run {
     int64_t row, column, to;
   };
-  void add_panel(const Block& block, const double* left, int64_t rows, const double* panel, double* sums, int64_t ld) const;
+  void add_panel(const Block& block, const double* left, int64_t rows, const double* panel, double* sums,
+                 int64_t ld) const;
   void fill_triangle(const Block& block, size_t panel, double* out) const;
 
   Covariance covariance_;
@@ -36,8 +37,8 @@ class Sums {
   int64_t chunks_ = 0, stride_ = 0;
 };
 
-/// e_step (mixture.h) of arguments that have been checked before: looking at every value of the points again would cost a
-/// fifth of an iteration.
+/// e_step (mixture.h) of arguments that have been checked before: looking at every value of the points again would cost
+/// a fifth of an iteration.
 Statistics e_step_unchecked(const Mixture& mixture, const Points& points, const Tensor& shift);
 
 /// Element (i, j), i <= j, of a symmetric [D, D] matrix in the list of the rows of its upper triangle.

@@ -12,7 +12,7 @@
 namespace mote::cluster {
 namespace {
 
-constexpr int64_t kRows = 4096;   // of x in f64 at a time
+constexpr int64_t kRows = 4096;  // of x in f64 at a time
 
 /// Rows begin..end-1 of x less the mean, f64.
 Tensor centred(const Tensor& x, const Tensor& mean, int64_t begin, int64_t end) {
@@ -44,7 +44,7 @@ Pca principal_components(const Tensor& x, int64_t components) {
   metrics::SymmetricEigen eigen = metrics::symmetric_eigen(covariance);
   for (double value : eigen.values.to_vector()) pca.total += std::max(0.0, value);
   for (int64_t j = 0; j < components; ++j) {
-    int64_t from = D - 1 - j;   // eigenvalues are ascending
+    int64_t from = D - 1 - j;  // eigenvalues are ascending
     const double* axis = eigen.vectors.data<double>() + from * D;
     double largest = *std::max_element(axis, axis + D, [](double a, double b) { return std::abs(a) < std::abs(b); });
     for (int64_t d = 0; d < D; ++d) pca.axes.data<double>()[j * D + d] = largest < 0 ? -axis[d] : axis[d];

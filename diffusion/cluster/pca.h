@@ -1,14 +1,15 @@
-// pca.h - principal components: the axes along which data vary most. Before a mixture or t-SNE (tsne.h), and as a picture.
+// pca.h - principal components: the axes along which data vary most. Before a mixture or t-SNE (tsne.h), and as a
+// picture.
 #pragma once
 #include "tensor/tensor.h"
 
 namespace mote::cluster {
 
 struct Pca {
-  Tensor mean;        // f64 [D]
-  Tensor axes;        // f64 [J, D], rows of length 1 at right angles, by falling variance; the largest element of each is > 0
-  Tensor variances;   // f64 [J], of the data along the axes, divided by N
-  double total = 0;   // variance along all D axes
+  Tensor mean;  // f64 [D]
+  Tensor axes;  // f64 [J, D], rows of length 1 at right angles, by falling variance; the largest element of each is > 0
+  Tensor variances;  // f64 [J], of the data along the axes, divided by N
+  double total = 0;  // variance along all D axes
 };
 
 /// The first `components` eigenvectors of the covariance of x.                                          [Pearson 1901]

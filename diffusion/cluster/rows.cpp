@@ -9,7 +9,7 @@ template <class T>
 Tensor means_of(const Tensor& x, const Tensor& weight) {
   int64_t width = x.size(1);
   Chunks chunks(x.size(0));
-  std::vector<double> sums(size_t(chunks.number() * (width + 1)), 0.0);   // of the columns, and of the weights
+  std::vector<double> sums(size_t(chunks.number() * (width + 1)), 0.0);  // of the columns, and of the weights
   chunks.each_block([&](int64_t chunk, int64_t begin, int64_t end) {
     double* sum = sums.data() + chunk * (width + 1);
     for (int64_t row = begin; row < end; ++row) {

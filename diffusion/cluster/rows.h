@@ -47,7 +47,8 @@ double squared_distance(const T* a, const T* b, int64_t width) {
   return sum;
 }
 
-/// The mean of every column of x, f32 or f64 [N, D], with rows weighted by weight f64 [N] unless it is undefined: f64 [D].
+/// The mean of every column of x, f32 or f64 [N, D], with rows weighted by weight f64 [N] unless it is undefined: f64
+/// [D].
 Tensor column_means(const Tensor& x, const Tensor& weight = {});
 
 }  // namespace mote::cluster

@@ -65,7 +65,8 @@ Contingency contingency(const Tensor& predicted, const Tensor& truth) {
   table.row_sums.assign(size_t(table.rows()), 0);
   table.column_sums.assign(size_t(table.columns()), 0);
   for (int64_t i = 0; i < n; ++i) {
-    size_t row = place(table.predicted, predicted.data<int64_t>()[i]), column = place(table.truth, truth.data<int64_t>()[i]);
+    size_t row = place(table.predicted, predicted.data<int64_t>()[i]),
+           column = place(table.truth, truth.data<int64_t>()[i]);
     ++table.counts[row * size_t(table.columns()) + column];
     ++table.row_sums[row];
     ++table.column_sums[column];

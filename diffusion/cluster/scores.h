@@ -1,5 +1,6 @@
 // scores.h - how well a clustering agrees with known classes: accuracy after the best matching, normalised mutual
-// information, adjusted Rand index. All three are functions of one table of counts; none depends on how labels are named.
+// information, adjusted Rand index. All three are functions of one table of counts; none depends on how labels are
+// named.
 #pragma once
 #include <vector>
 
@@ -9,8 +10,8 @@ namespace mote::cluster {
 
 /// How often each predicted label meets each true one. Row r belongs to predicted[r], column c to truth[c].
 struct Contingency {
-  std::vector<int64_t> predicted, truth;   // the labels that occur, ascending
-  std::vector<int64_t> counts;             // [predicted.size(), truth.size()], row-major
+  std::vector<int64_t> predicted, truth;  // the labels that occur, ascending
+  std::vector<int64_t> counts;            // [predicted.size(), truth.size()], row-major
   std::vector<int64_t> row_sums, column_sums;
   int64_t total = 0;
   int64_t rows() const { return int64_t(predicted.size()); }
@@ -27,7 +28,7 @@ Contingency contingency(const Tensor& predicted, const Tensor& truth);
 /// The true label of each row of the table under the best one-to-one matching, and the share of points it gets right:
 /// ACC = max over matchings m of sum_r n[r, m(r)] / N. With more clusters than classes some rows stay without a class.
 struct Matching {
-  std::vector<int64_t> column;   // of each row of the table, -1 for none
+  std::vector<int64_t> column;  // of each row of the table, -1 for none
   double accuracy = 0;
 };
 Matching best_matching(const Contingency& table);

@@ -77,13 +77,13 @@ void condition_row(float* row, int64_t n, int64_t self, double perplexity) {
       float d = row[j] - nearest, e = math::exp(-b * d);
       return std::array<float, 2>{e, d * e};
     });
-    sum = total - 1;   // the point itself was counted as exp(0)
+    sum = total - 1;  // the point itself was counted as exp(0)
     double entropy = std::log(sum) + beta * moment / sum;
     if (std::abs(entropy - std::log(perplexity)) < 1e-5) break;
     if (entropy > std::log(perplexity)) low = beta;
     else high = beta;
     beta = std::isinf(high) ? 2 * beta : 0.5 * (low + high);
-    if (beta > 1e30) break;   // more points than the perplexity at one place: they share alike
+    if (beta > 1e30) break;  // more points than the perplexity at one place: they share alike
   }
   for (int64_t j = 0; j < n; ++j) row[j] = math::exp(-float(beta) * (row[j] - nearest)) / float(sum);
   row[self] = 0;
@@ -97,7 +97,8 @@ Tensor tsne_affinities(const Tensor& x, double perplexity) {
   if (N < 4 || N > kMostTsnePoints)
     fail(Error::Kind::data, "tsne: needs 4 to ", kMostTsnePoints, " points, got ", N, "; of more, take a sample");
   if (!(perplexity > 1 && 3 * perplexity <= double(N - 1)))
-    fail(Error::Kind::data, "tsne: needs 1 < perplexity <= (points - 1) / 3, got perplexity ", perplexity, " for ", N, " points");
+    fail(Error::Kind::data, "tsne: needs 1 < perplexity <= (points - 1) / 3, got perplexity ", perplexity, " for ", N,
+         " points");
   Tensor p = empty({N, N});
   auto fill = [&](auto zero) {
     using T = decltype(zero);
@@ -111,7 +112,7 @@ Tensor tsne_affinities(const Tensor& x, double perplexity) {
   if (x.dtype() == DType::f32) fill(0.0f);
   else fill(0.0);
   float scale = float(0.5 / double(N));
-  each_row(N, [&](int64_t i) {   // the pair (i, j) belongs to the smaller one
+  each_row(N, [&](int64_t i) {  // the pair (i, j) belongs to the smaller one
     float* all = p.data<float>();
     for (int64_t j = i + 1; j < N; ++j) all[i * N + j] = all[j * N + i] = scale * (all[i * N + j] + all[j * N + i]);
   });
@@ -127,7 +128,8 @@ double tsne_divergence(const Tensor& p, const Tensor& y) {
     const float* row = p.data<float>() + i * N;
     for (int64_t j = 0; j < N; ++j) {
       if (j == i) continue;
-      float da = at.a[size_t(i)] - at.a[size_t(j)], db = at.b[size_t(i)] - at.b[size_t(j)], distance = 1 + da * da + db * db;
+      float da = at.a[size_t(i)] - at.a[size_t(j)], db = at.b[size_t(i)] - at.b[size_t(j)],
+            distance = 1 + da * da + db * db;
       weights[size_t(i)] += double(1 / distance);
       if (row[j] > 0) costs[size_t(i)] += double(row[j]) * double(math::log(row[j] * distance));
     }
@@ -145,7 +147,7 @@ Tensor tsne_gradient(const Tensor& p, const Tensor& y, double exaggeration) {
   require_pair_matrix("tsne_gradient", p, y);
   int64_t N = y.size(0);
   Plane at(y);
-  std::vector<std::array<double, 5>> sums(static_cast<size_t>(N));   // attraction (2), repulsion (2), weights
+  std::vector<std::array<double, 5>> sums(static_cast<size_t>(N));  // attraction (2), repulsion (2), weights
   each_row(N, [&](int64_t i) {
     const float* row = p.data<float>() + i * N;
     float a = at.a[size_t(i)], b = at.b[size_t(i)];
@@ -155,7 +157,7 @@ Tensor tsne_gradient(const Tensor& p, const Tensor& y, double exaggeration) {
       return std::array<float, 5>{pull * da, pull * db, push * da, push * db, w};
     });
   });
-  double total = -double(N);   // every point has met itself with weight 1
+  double total = -double(N);  // every point has met itself with weight 1
   for (const auto& sum : sums) total += sum[4];
   Tensor gradient = empty({N, 2});
   for (size_t i = 0; i < size_t(N); ++i)
@@ -167,8 +169,8 @@ Tensor tsne_gradient(const Tensor& p, const Tensor& y, double exaggeration) {
 Tsne tsne(const Tensor& x, const TsneOptions& options) {
   check(options.iterations >= 1, "tsne: iterations must be 1 or more, got ", options.iterations);
   check(options.exaggeration >= 1 && options.exaggerated_iterations >= 0 && options.learning_rate >= 0,
-        "tsne: exaggeration must be 1 or more, exaggerated_iterations and learning_rate 0 or more, got ", options.exaggeration,
-        ", ", options.exaggerated_iterations, ", ", options.learning_rate);
+        "tsne: exaggeration must be 1 or more, exaggerated_iterations and learning_rate 0 or more, got ",
+        options.exaggeration, ", ", options.exaggerated_iterations, ", ", options.learning_rate);
   constexpr int kReport = 50;
   constexpr float kLeastGain = 0.01f;
   Tensor p = tsne_affinities(x, options.perplexity);
@@ -176,8 +178,8 @@ Tsne tsne(const Tensor& x, const TsneOptions& options) {
   Tsne result{normal({N, 2}, DType::f32, Generator{options.seed})};
   float* y = result.y.data<float>();
   for (int64_t i = 0; i < 2 * N; ++i) y[i] *= 1e-4f;
-  float rate = float(options.learning_rate > 0 ? options.learning_rate
-                                               : std::max(double(N) / (4 * options.exaggeration), 50.0));
+  float rate =
+      float(options.learning_rate > 0 ? options.learning_rate : std::max(double(N) / (4 * options.exaggeration), 50.0));
   std::vector<float> velocity(size_t(2 * N), 0.0f), gain(size_t(2 * N), 1.0f);
   for (int iteration = 0; iteration < options.iterations; ++iteration) {
     bool is_early = iteration < options.exaggerated_iterations;

@@ -8,7 +8,7 @@
 
 namespace mote::cluster {
 
-inline constexpr int64_t kMostTsnePoints = 5000;   // a matrix of 100 MB, some 10^7 pairs an iteration
+inline constexpr int64_t kMostTsnePoints = 5000;  // a matrix of 100 MB, some 10^7 pairs an iteration
 
 /// P of the joint distribution of pairs, f32 [N, N], symmetric, zero diagonal, sum 1:
 ///   p_j|i ~ exp(-beta_i |x_i - x_j|^2), beta_i such that the entropy of p_.|i is ln(perplexity)
@@ -28,18 +28,18 @@ Tensor tsne_gradient(const Tensor& p, const Tensor& y, double exaggeration = 1);
 struct TsneOptions {
   double perplexity = 30;
   int iterations = 1000;
-  double exaggeration = 12;          // of P in the first iterations: clusters form and can still pass each other
+  double exaggeration = 12;  // of P in the first iterations: clusters form and can still pass each other
   int exaggerated_iterations = 250;
-  double learning_rate = 0;          // 0: max(N / (4 exaggeration), 50)                              [Belkina 2019]
-  uint64_t seed = 0;                 // of the start, N(0, 1e-8)
+  double learning_rate = 0;  // 0: max(N / (4 exaggeration), 50)                              [Belkina 2019]
+  uint64_t seed = 0;         // of the start, N(0, 1e-8)
   /// Called every 50 iterations with the divergence; false ends the descent where it is.
   std::function<bool(int iteration, double divergence)> progress;
 };
 
 struct Tsne {
-  Tensor y;                           // f32 [N, 2], centred
-  double divergence = 0;              // KL(P || Q), without exaggeration
-  std::vector<double> history = {};   // what progress was told
+  Tensor y;                          // f32 [N, 2], centred
+  double divergence = 0;             // KL(P || Q), without exaggeration
+  std::vector<double> history = {};  // what progress was told
 };
 
 /// Gradient descent with momentum (0.5, then 0.8) and a gain for every coordinate. Errors as tsne_affinities; the same
