@@ -38,7 +38,8 @@ struct Pass {
 template <class T>
 class Cloud {
  public:
-  explicit Cloud(const Tensor& x) : count_(x.size(0)), width_(x.size(1)), mean_(column_means(x)), rows_(empty_like(x)) {
+  explicit Cloud(const Tensor& x)
+      : count_(x.size(0)), width_(x.size(1)), mean_(column_means(x)), rows_(empty_like(x)), values_(rows_.data<T>()) {
     const double* mean = mean_.data<double>();
     Chunks(count_).each_block([&](int64_t, int64_t begin, int64_t end) {
       const T* from = x.data<T>();
@@ -114,7 +115,8 @@ class Cloud {
         int64_t label = std::max_element(score, score + clusters) - score;
         double distance = squared_distance(row(point), centre.data() + label * width_, width_);
         double* sum = sums.data() + (chunk * clusters + label) * width_;
-        for (int64_t d = 0; d < width_; ++d) sum[d] += double(row(point)[d]);
+        const T* x = row(point);
+        for (int64_t d = 0, width = width_; d < width; ++d) sum[d] += double(x[d]);
         ++counts[size_t(chunk * clusters + label)];
         inertia[size_t(chunk)] += distance;
         pass.labels[size_t(point)] = label;
@@ -188,7 +190,7 @@ class Cloud {
   }
 
  private:
-  const T* row(int64_t index) const { return rows_.data<T>() + index * width_; }
+  const T* row(int64_t index) const { return values_ + index * width_; }
 
   /// out = min(nearest, squared distance to the point); returns its sum.
   double nearer_with(int64_t point, const std::vector<double>& nearest, std::vector<double>& out) const {
@@ -216,6 +218,7 @@ class Cloud {
 
   int64_t count_, width_;
   Tensor mean_, rows_;
+  const T* values_;  // of rows_
 };
 
 /// fn(Cloud) in the dtype of x.

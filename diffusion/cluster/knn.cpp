@@ -43,9 +43,12 @@ template <class T>
 Tensor centred(const Tensor& x, const Tensor& mean) {
   Tensor moved = empty(x.shape(), dtype_of<T>), wide = x.dtype() == dtype_of<T> ? x : x.to(dtype_of<T>);
   int64_t D = x.size(1);
-  cpu::parallel_for(x.size(0), std::max<int64_t>(1, cpu::kGrain / D), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * D; i < end * D; ++i)
-      moved.data<T>()[i] = T(double(wide.data<T>()[i]) - mean.data<double>()[i % D]);
+  const T* from = wide.data<T>();
+  const double* centre = mean.data<double>();
+  T* to = moved.data<T>();
+  cpu::parallel_for(x.size(0), std::max<int64_t>(1, cpu::kGrain / D), [=](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t d = 0; d < D; ++d) to[row * D + d] = T(double(from[row * D + d]) - centre[d]);
   });
   return moved;
 }

@@ -133,9 +133,9 @@ Mixture start_of(const Points& points, const MixtureOptions& options, const Tens
   Chunks chunks(points.count(), sums.most_chunks());
   sums.start(chunks.number());
   Densities(round, shift).each_block(points, chunks, [&](int64_t chunk, Block& block) {
+    const int64_t* label = clusters.labels.data<int64_t>() + block.begin;
     for (int64_t k = 0; k < K; ++k)
-      for (int64_t i = 0; i < block.count; ++i)
-        block.joint[k * Block::kJoint + i] = clusters.labels.data<int64_t>()[block.begin + i] == k;
+      for (int64_t i = 0; i < block.count; ++i) block.joint[k * Block::kJoint + i] = label[i] == k;
     sums.add(chunk, block);
   });
   Statistics statistics = sums.finish();
