@@ -11,6 +11,8 @@ namespace mote::cluster {
 
 /// Rows of one matrix product: a block and what is computed from it stay in the L2 cache.
 inline constexpr int64_t kBlockRows = 256;
+/// Rows that are worth a thread.
+inline constexpr int64_t kRowsOfThread = 512;
 
 /// Rows 0..count-1 in at most `most` chunks of whole blocks. Each chunk has sums of its own.
 struct Chunks {
@@ -22,7 +24,7 @@ struct Chunks {
   /// fn(chunk, begin, end) for every block of every chunk; one thread has all blocks of a chunk, in order.
   template <class Fn>
   void each_block(Fn&& fn) const {
-    cpu::parallel_for(number(), 1, [&](int64_t first, int64_t last) {
+    cpu::parallel_for(number(), std::max<int64_t>(1, kRowsOfThread / length), [&](int64_t first, int64_t last) {
       for (int64_t chunk = first; chunk < last; ++chunk)
         for (int64_t begin = chunk * length; begin < std::min(count, (chunk + 1) * length); begin += kBlockRows)
           fn(chunk, begin, std::min({count, (chunk + 1) * length, begin + kBlockRows}));
