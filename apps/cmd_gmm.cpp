@@ -151,7 +151,13 @@ Json json_of(const cluster::OrderFit& f) {
           {"floored", f.fit.floored}};
 }
 
+void require_f64(const CommonOptions& common) {
+  if (common.precision != "f32")
+    fail(Error::Kind::usage, "--precision ", common.precision, ": mixtures are computed in f64; leave the flag out");
+}
+
 void require_fit(const GmmOptions& o) {
+  require_f64(o.common);
   if (o.vectors.empty()) fail(Error::Kind::usage, "a file of vectors is needed: .npy [N, D] or CSV");
   if (o.out.empty()) fail(Error::Kind::usage, "--out FILE.safetensors is needed");
   if (!o.curve.empty() && !o.curve.ends_with(".svg"))
@@ -289,6 +295,7 @@ void run_fit(const GmmOptions& o) {
 // ---- assign --------------------------------------------------------------------------------------------------------
 
 void run_assign(const GmmOptions& o) {
+  require_f64(o.common);
   if (o.vectors.empty()) fail(Error::Kind::usage, "a file of vectors is needed: .npy [N, D] or CSV");
   if (o.mixture.empty()) fail(Error::Kind::usage, "--mixture FILE is needed: what mote gmm fit has written");
   if (o.out.empty()) fail(Error::Kind::usage, "--out FILE.csv is needed");

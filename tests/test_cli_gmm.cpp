@@ -216,6 +216,7 @@ TEST_CASE("gmm refuses bad input with the exit code of the cause", "[cli][gmm]")
   CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --restarts 0"), 2, "--restarts: must be 1 or more");
   CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --curve bic.png"), 2, "ends in .svg");
   CHECK_EXIT(mote_in(folder, "gmm fit x.npy"), 2, "--out FILE.safetensors is needed");
+  CHECK_EXIT(mote_in(folder, "gmm fit x.npy --out m.safetensors --precision bf16"), 2, "computed in f64");
   CHECK_EXIT(mote_in(folder, "gmm fit none.npy --out m.safetensors"), 3, "none.npy");
   CHECK(!std::filesystem::exists(folder.path("m.safetensors")));
 
