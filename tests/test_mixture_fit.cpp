@@ -121,11 +121,12 @@ TEST_CASE("a point of weight 3 is three points", "[cluster][mixture]") {
 }
 
 TEST_CASE("a fit has the same bits for any number of threads", "[cluster][mixture]") {
-  Tensor x = separated(4, 803, 9, 2, 10).to(DType::f32), variance = uniform(x.shape(), DType::f32, Generator{11});
+  Tensor x = separated(4, 903, 9, 2, 10).to(DType::f32), variance = uniform(x.shape(), DType::f32, Generator{11});
   for (Covariance covariance : kCovariances)
-    for (int64_t batch : {0, 500}) {
+    for (int64_t batch : {0, 1500}) {
+      if (batch > 0 && covariance == Covariance::tied) continue;  // stepwise EM is the same code for all three
       MixtureOptions options = plain_options(5, covariance);
-      options.max_iterations = 4;
+      options.max_iterations = 3;
       options.tolerance = 0;
       options.batch = batch;
       auto run = [&](int threads) {
