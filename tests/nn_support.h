@@ -61,6 +61,4 @@ std::string error_of(Fn&& fn, Error::Kind kind = Error::Kind::argument) {
   return "";
 }
 
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 }  // namespace mote::test

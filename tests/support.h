@@ -33,6 +33,8 @@ inline std::string difference(const Tensor& got, const Tensor& expected, double 
   return out.str();
 }
 
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
 /// Sets the number of OpenMP threads while it lives.
 class Threads {
  public:

@@ -22,8 +22,6 @@ using namespace mote::test;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 Dataset blobs(const std::string& split = "train", int64_t limit = 400) {
   return load_dataset({.spec = "synthetic:blobs", .split = split, .size = 8, .channels = 0, .limit = limit});
 }
