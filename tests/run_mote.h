@@ -1,4 +1,4 @@
-// run_mote.h - running the program in a test: its exit code, what it wrote to stdout and stderr, and stopping it midway.
+// run_mote.h - running the program in a test: its exit code, what it wrote to stdout and stderr, stopping it midway.
 #pragma once
 #include <fcntl.h>
 #include <signal.h>

@@ -79,7 +79,7 @@ TEST_CASE("--version and every --help answer on stdout with exit code 0", "[cli]
   for (const char* line : {"mote ", "commit: ", "compiler: ", "instruction sets: ", "AMX: ", "OpenMP threads: ", "CUDA: "})
     CHECK(contains(version.out, line));
   for (const Args& command : {Args{"train"}, {"sample"}, {"data", "info"}, {"data", "check"}, {"data", "grid"},
-                              {"ckpt", "info"}, {"ckpt", "verify"}, {"ckpt", "export"}, {"report"}, {"bench"}}) {
+                              {"ckpt", "info"}, {"ckpt", "verify"}, {"ckpt", "export"}, {"ckpt", "import"}, {"report"}, {"bench"}}) {
     Args args = command;
     args.push_back("--help");
     Result help = mote_in(folder, args);
