@@ -211,7 +211,8 @@ std::vector<std::string> not_in_diffusers(const nn::UNetConfig& config) {
     problems.push_back(concat_text("the first convolution makes ", config.base, " channels and the first level ",
                                    config.width(0), ", which are one number there"));
   if (std::set<int64_t> counts = group_counts(config); counts.size() > 1)
-    problems.push_back("its norms have " + listed(counts) + " groups, by their width; there all have the same number");
+    problems.push_back("its norms have " + listed(counts) + " groups, by their width; there all have the same number, " +
+                       "as in a run trained with --groups");
   if (std::set<int64_t> widths = attended_widths(config); config.heads > 1 && widths.size() > 1)
     problems.push_back(concat_text("attention has ", config.heads, " heads in widths of ", listed(widths),
                                    "; there the heads have one width, not one number"));

@@ -112,6 +112,7 @@ TEST_CASE("a wrong command line ends with exit code 2 and says what would be rig
            {{"train", "--out", "r", "--schedule", "sqrt"}, "linear or cosine"},
            {{"train", "--out", "r", "--unet", "huge", "--data", "synthetic:blobs"}, "tiny, fmnist, cifar10"},
            {{"train", "--out", "r", "--base", "8"}, "only with --unet custom"},
+           {{"train", "--out", "r", "--groups", "8"}, "only with --unet custom"},
            {{"train", "--out", "r", "--unet", "custom", "--mult", "1,,2", "--data", "synthetic:blobs"}, "--mult"},
            {{"train", "--out", "r", "--data", "nowhere:x"}, "synthetic:"},
            {{"train", "--out", "r", "--data", "synthetic:blobs", "--size", "9", "--unet", "tiny"}, "give --size 10 or --size 8"},
