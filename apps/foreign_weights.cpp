@@ -199,7 +199,8 @@ nn::UNetConfig config_from_shapes(const ForeignFile& file, Naming naming, int64_
   config.channels = shape("conv_in.weight")[1];
   config.multipliers.clear();
   config.attention.clear();
-  for (int64_t level = 0; level == 0 || there("down_blocks.", level, ".resnets.0.conv1.weight"); ++level) {
+  auto has_level = [&](int64_t level) { return there("down_blocks.", level, ".resnets.0.conv1.weight") != nullptr; };
+  for (int64_t level = 0; level == 0 || (level <= 10 && has_level(level)); ++level) {   // validate refuses more than 10
     int64_t width = shape("down_blocks.", level, ".resnets.0.conv1.weight")[0];
     if (config.base == 0 || width % config.base != 0)
       fail(Error::Kind::checkpoint, file.path, ": level ", level, " has ", width,
@@ -220,7 +221,7 @@ namespace {
 
 /// Refuses a network far larger than the file before memory is asked for it: a config may name any width.
 void require_room(const ForeignFile& file, const nn::UNetConfig& config) {
-  double bytes = 0;   // of the convolutions on the way down alone
+  double bytes = 16.0 * double(config.classes) * double(config.base);   // and of the convolutions on the way down
   for (int64_t level = 0; level < config.levels(); ++level)
     bytes += double(config.blocks) * 2 * 9 * 4 * double(config.width(level)) * double(config.width(level));
   if (bytes > std::max(4.0 * double(file.bytes), 1073741824.0))
@@ -259,6 +260,7 @@ ForeignWeights read_weights(const ForeignFile& file, const nn::UNetConfig& confi
 
   ForeignWeights weights;
   weights.tensors.resize(rows.size());
+  size_t taken = 0;
   io::Hasher hasher;
   io::read_safetensors(file.path, [&](const io::SafetensorsInfo& info, const Tensor& tensor) {
     auto found = row_of.find(info.name.substr(file.prefix.size()));
@@ -268,7 +270,9 @@ ForeignWeights read_weights(const ForeignFile& file, const nn::UNetConfig& confi
     hasher.update(row.theirs.data(), row.theirs.size());
     hasher.update(tensor.raw(), size_t(tensor.nbytes()));
     weights.tensors[found->second] = {row.ours, from_foreign(tensor.to(DType::f32), row)};
+    ++taken;
   });
+  if (taken != rows.size()) fail(Error::Kind::checkpoint, file.path, ": has changed while it was read");
   weights.hash = hasher.hex();
   try {
     require_finite("weight", weights.tensors);

@@ -53,8 +53,7 @@ struct Found {
   std::string source;   // where it was found, in words
 };
 
-/// The network that export wrote into the file. A config.json that tells of another one is refused: one of them is
-/// wrong.
+/// The network that export wrote into the file. A config.json of another one is refused: either may be wrong.
 nn::UNetConfig recorded_config(const ImportRequest& request, const ForeignFile& file, const std::string& config_json) {
   nn::UNetConfig recorded;
   try {
@@ -90,8 +89,8 @@ Found<nn::UNetConfig> find_network(const ImportRequest& request, const ForeignFi
     return {unet_from_diffusers(config_json, request.size, request.null_class), config_json};
   if (request.unet.empty() && !is_ddim)
     fail(Error::Kind::usage, file.path, ": there is no config.json beside it, and groups, eps, heads, padding and the ",
-         "embedding of the time cannot be seen in the weights; give --config-json FILE, --unet tiny, fmnist or cifar10, ",
-         "or --unet ddpm --size N for a network that has them as Ho 2020 has");
+         "embedding of the time cannot be seen in the weights; give --config-json FILE, --unet tiny, fmnist, cifar10,",
+         " or --unet ddpm --size N for a network that has them as Ho 2020 has");
   if (request.size <= 0)
     fail(Error::Kind::usage,
          "--size: the size of the images cannot be seen in the weights; give it, or another --unet than ddpm");

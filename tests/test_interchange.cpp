@@ -209,6 +209,16 @@ TEST_CASE("networks with other options and with classes go out and come back", "
   CHECK(back.unet == config);
   CHECK(back.schedule == "linear:0.00085,0.012");
   check_same_weights(back.ema, c.model);
+  // A config.json that tells of another network than the metadata is not passed over.
+  nlohmann::json json = nlohmann::json::parse(std::ifstream(files[1]));
+  json["norm_eps"] = 1e-6;
+  std::ofstream(files[1]) << json.dump();
+  CHECK_FAILS(Error::Kind::checkpoint, import_weights({.file = folder.path("out")}), "config.json",
+              "another network than the metadata", "--config-json");
+  back = import_weights({.file = folder.path("out"), .config_json = files[1], .null_class = true});
+  CHECK(back.unet.norm_eps == 1e-6);
+  json["norm_eps"] = 1e-5;
+  std::ofstream(files[1]) << json.dump();
   // config.json and scheduler_config.json alone say the same as the metadata that export leaves in the weights.
   io::Safetensors file = io::load_safetensors(files[0]);
   save(files[0], file.tensors);
