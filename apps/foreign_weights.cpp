@@ -128,7 +128,7 @@ std::set<int64_t> attended_widths(const nn::UNetConfig& config) {
 nn::UNetConfig canonical(nn::UNetConfig config) {
   std::vector<int64_t> normed = config.norm_widths();
   bool is_rule = std::all_of(normed.begin(), normed.end(),
-                             [&](int64_t width) { return nn::NormSpec{}.groups_for(width) == config.norm_groups; });
+                             [&](int64_t width) { return nn::GroupNorm::groups_for(width) == config.norm_groups; });
   if (is_rule) config.norm_groups = 0;
   if (std::set<int64_t> widths = attended_widths(config); config.head_width > 0 && widths.size() == 1) {
     config.heads = *widths.begin() / config.head_width;

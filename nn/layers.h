@@ -68,6 +68,8 @@ class GroupNorm : public Module {
  public:
   GroupNorm(int64_t channels, int64_t groups, double eps = 1e-6);
   GroupNorm(int64_t channels, const NormSpec& spec) : GroupNorm(channels, spec.groups_for(channels), spec.eps) {}
+  /// Groups that the networks here use for `width` channels unless they are told otherwise: min(32, width / 4).
+  static int64_t groups_for(int64_t width) { return NormSpec{}.groups_for(width); }
   Tensor forward(const Tensor& x, bool silu = false) const;
 
  private:
