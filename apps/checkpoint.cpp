@@ -28,21 +28,23 @@ constexpr const char* kHash = "mote.hash";   // over the whole content, written 
 
 Metadata to_metadata(const Checkpoint& c) {
   Json random = {{"seed", std::to_string(c.random.seed)}, {"offset", std::to_string(c.random.offset)}};
-  return {{"format", kFormat},
-          {"version", kVersion},
-          {"step", std::to_string(c.step)},
-          {"images", std::to_string(c.images)},
-          {"seed", std::to_string(c.seed)},
-          {"random", random.dump()},
-          {"unet", nn::to_json(c.unet)},
-          {"schedule", c.schedule},
-          {"T", std::to_string(c.T)},
-          {"prediction", name_of(c.prediction)},
-          {"data", c.data},
-          {"data_hash", c.data_hash},
-          {"data_count", std::to_string(c.data_count)},
-          {"class_names", Json(c.class_names).dump()},
-          {"train", c.train}};
+  Metadata metadata = {{"format", kFormat},
+                       {"version", kVersion},
+                       {"step", std::to_string(c.step)},
+                       {"images", std::to_string(c.images)},
+                       {"seed", std::to_string(c.seed)},
+                       {"random", random.dump()},
+                       {"unet", nn::to_json(c.unet)},
+                       {"schedule", c.schedule},
+                       {"T", std::to_string(c.T)},
+                       {"prediction", name_of(c.prediction)},
+                       {"data", c.data},
+                       {"data_hash", c.data_hash},
+                       {"data_count", std::to_string(c.data_count)},
+                       {"class_names", Json(c.class_names).dump()},
+                       {"train", c.train}};
+  if (!c.source.empty()) metadata["source"] = c.source;
+  return metadata;
 }
 
 template <class Number>
@@ -81,6 +83,7 @@ Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
   c.data_hash = text("data_hash");
   c.data_count = number("data_count");
   c.train = text("train");
+  if (auto found = metadata.find("source"); found != metadata.end()) c.source = found->second;
   c.hash = text(kHash);
   try {
     Json random = Json::parse(text("random"));

@@ -25,6 +25,7 @@ struct Checkpoint {
   int64_t data_count = 0;
   std::vector<std::string> class_names;
   std::string train;                   // TrainConfig as JSON; empty in an exported file
+  std::string source;                  // where imported weights came from; empty if they were trained here
   nn::NamedTensors model, ema, m, v;   // by parameter name; ema, m and v may be empty
 
   std::string hash;                    // over everything above; set by save and load

@@ -5,9 +5,9 @@
 #include <filesystem>
 #include <numeric>
 
-#include "apps/read_npy.h"
 #include "tensor/error.h"
 #include "tensor/io/image.h"
+#include "tensor/io/npy.h"
 #include "tensor/io/safetensors.h"
 #include "tensor/random.h"
 
@@ -43,7 +43,7 @@ Tensor rounded(const std::string& path, const Tensor& images) {
 }
 
 Dataset load_array(const std::string& path, const DataOptions& options) {
-  Tensor array = load_npy(path);
+  Tensor array = io::load_npy(path);
   if (array.ndim() != 4 || array.numel() == 0 || (array.size(3) != 1 && array.size(3) != 3) ||
       (array.dtype() != DType::f32 && array.dtype() != DType::f64 && array.dtype() != DType::u8))
     fail(Error::Kind::data, path, ": images are needed as float or uint8 [N, H, W, 1 or 3], the array is ",
@@ -78,7 +78,7 @@ Tensor load_features(const std::string& path) {
       fail(Error::Kind::data, path, ": holds ", file.tensors.size(), " tensors, none of them called 'features'");
     features = found->second;
   } else if (is_npy(path)) {
-    features = load_npy(path);
+    features = io::load_npy(path);
   } else {
     fail(Error::Kind::usage, "--features: ", path, " is neither .npy nor .safetensors");
   }

@@ -79,6 +79,7 @@ nn::UNetConfig unet_config(const TrainConfig& config, int64_t size, int64_t chan
     unet.blocks = config.blocks;
     unet.attention = int_list("--attention", config.attention);
     unet.heads = config.heads;
+    unet.norm_groups = config.groups;
   } else {
     unet = nn::UNetConfig::preset(config.unet);
   }
@@ -126,7 +127,8 @@ TrainConfig train_config_from_json(const std::string& text) {
   std::set<std::string> known{"seed"};
   try {
     Json json = Json::parse(text);
-    json.emplace("precision", "f32");   // files from before there was a choice do not have it
+    json.emplace("precision", "f32");   // files from before there was a choice do not have these two
+    json.emplace("groups", 0);
     for_each_key(config, [&](const char* name, auto& value, Key, const char*, const char*) {
       json.at(name).get_to(value);
       known.insert(name);

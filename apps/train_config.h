@@ -21,6 +21,7 @@ struct TrainConfig {
   int64_t blocks = 2;
   std::string attention = "14";
   int64_t heads = 1;
+  int64_t groups = 0;
   double dropout = -1;            // below 0: as the preset has it
   bool recompute = false;
   bool class_cond = false;
@@ -63,12 +64,13 @@ void for_each_key(Config& c, Fn&& fn) {
   fn("limit", c.limit, Key::numbers, "only the first N images (0: all)", data);
   fn("flip", c.flip, Key::numbers, "flip half of the images left to right", data);
   const char* network = "Network";
-  fn("unet", c.unet, Key::numbers, "tiny, fmnist, cifar10, or custom with the five flags below", network);
+  fn("unet", c.unet, Key::numbers, "tiny, fmnist, cifar10, or custom with the six flags below", network);
   fn("base", c.base, Key::custom, "custom: channels at full resolution", network);
   fn("mult", c.mult, Key::custom, "custom: channel multipliers, one a level", network);
   fn("blocks", c.blocks, Key::custom, "custom: residual blocks a level", network);
   fn("attention", c.attention, Key::custom, "custom: resolutions with attention, such as 14,7", network);
   fn("heads", c.heads, Key::custom, "custom: attention heads", network);
+  fn("groups", c.groups, Key::custom, "custom: groups of every norm, for diffusers (0: min(32, width / 4))", network);
   fn("dropout", c.dropout, Key::numbers, "dropout in residual blocks (default: as the preset has it)", network);
   fn("recompute", c.recompute, Key::free, "recompute activations in backward: less memory, more time", network);
   fn("class-cond", c.class_cond, Key::numbers, "train with the labels, for --class and --guidance", network);

@@ -35,7 +35,7 @@ void check_job(const TrainJob& job) {
     fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
   if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
   if (job.resume) return;   // the network is that of the run; merge_for_resume compares the flags
-  for (const char* name : {"base", "mult", "blocks", "attention", "heads"})
+  for (const char* name : {"base", "mult", "blocks", "attention", "heads", "groups"})
     if (given(name) && job.config.unet != "custom")
       fail(Error::Kind::usage, "--", name, ": only with --unet custom (it is '", job.config.unet, "')");
   validate(job.config);

@@ -7,9 +7,9 @@
 #include <optional>
 #include <string_view>
 
-#include "apps/read_npy.h"
 #include "tensor/error.h"
 #include "tensor/io/file.h"
+#include "tensor/io/npy.h"
 
 namespace mote::apps {
 namespace {
@@ -78,7 +78,7 @@ Table load_table(const std::string& path) {
 
 Tensor load_vectors(const std::string& path) {
   if (!is_npy(path)) return load_table(path).values;
-  Tensor x = load_npy(path);
+  Tensor x = io::load_npy(path);
   if (x.ndim() < 1 || x.numel() == 0)
     fail(Error::Kind::data, path, ": vectors are needed as an array [N, D], this is ", describe(x));
   x = x.view({x.size(0), x.numel() / x.size(0)});
@@ -93,7 +93,7 @@ Tensor load_vectors(const std::string& path) {
 
 Tensor load_labels(const std::string& path) {
   if (is_npy(path)) {
-    Tensor labels = load_npy(path);
+    Tensor labels = io::load_npy(path);
     bool is_integer = labels.dtype() == DType::i64 || labels.dtype() == DType::i32 || labels.dtype() == DType::u8;
     if (!is_integer || labels.ndim() != 1 || labels.numel() == 0)
       fail(Error::Kind::data, path, ": labels are needed as an integer array [N], this is ", describe(labels));

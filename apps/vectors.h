@@ -1,4 +1,4 @@
-// vectors.h - tables of numbers from files: vectors to cluster, labels to score. Arrays of NumPy are read_npy.h.
+// vectors.h - tables of numbers from files: vectors to cluster, labels to score. Arrays of NumPy are tensor/io/npy.h.
 #pragma once
 #include <string>
 #include <vector>

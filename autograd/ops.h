@@ -99,8 +99,8 @@ Tensor upsample_nearest(const Tensor& x, int64_t factor = 2);
 Tensor avg_pool(const Tensor& x, int64_t factor = 2);
 /// Rows of table [V, D] at ids (i64, any shape) -> [ids..., D]. Throws if an id lies outside 0..V-1.
 Tensor embedding(const Tensor& table, const Tensor& ids);
-/// [N] -> [N, D], contract of kernel::timestep_embedding; D even and >= 4; not differentiated.
-Tensor timestep_embedding(const Tensor& t, int64_t width, DType dtype = DType::f32);
+/// [N] -> [N, D], contract of kernel::timestep_embedding; D even and >= 4, 0 <= kind.shift < D/2; not differentiated.
+Tensor timestep_embedding(const Tensor& t, int64_t width, DType dtype = DType::f32, const TimeEmbedding& kind = {});
 
 // ---- Losses: f32 (f64 for f64) scalars, means over all elements ------------------------------------------------------
 

@@ -151,13 +151,15 @@ Tensor embedding(const Tensor& table, const Tensor& ids) {
   });
 }
 
-Tensor timestep_embedding(const Tensor& t, int64_t width, DType dtype) {
+Tensor timestep_embedding(const Tensor& t, int64_t width, DType dtype, const TimeEmbedding& kind) {
   check_defined("timestep_embedding", {"t", t});
   check(t.dtype() == DType::f32 && t.ndim() == 1, "timestep_embedding: t must be [N] of f32, got ", describe(t));
   check(width >= 4 && width % 2 == 0, "timestep_embedding: the width must be even and at least 4, got ", width);
   check(is_floating(dtype), "timestep_embedding: the result must be floating, got ", dtype);
+  check(kind.shift >= 0 && kind.shift < double(width / 2), "timestep_embedding: the shift of the frequencies must be 0 ",
+        "or more and below half the width, ", width / 2, ", got ", kind.shift);
   Tensor y = empty({t.size(0), width}, dtype, t.device());
-  kernel::timestep_embedding(y, t);
+  kernel::timestep_embedding(y, t, kind);
   return y;
 }
 

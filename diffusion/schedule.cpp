@@ -1,6 +1,7 @@
 #include "diffusion/schedule.h"
 
 #include <algorithm>
+#include <charconv>
 #include <numbers>
 
 #include "tensor/error.h"
@@ -60,6 +61,16 @@ Schedule Schedule::cosine(int64_t steps) {
 Schedule Schedule::named(const std::string& name, int64_t steps) {
   if (name == "linear") return linear(steps);
   if (name == "cosine") return cosine(steps);
+  if (name.starts_with("linear:")) {
+    const char* end = name.data() + name.size();
+    double b0 = 0, b1 = 0;
+    auto first = std::from_chars(name.data() + 7, end, b0);
+    if (first.ec == std::errc() && first.ptr < end && *first.ptr == ',') {
+      auto second = std::from_chars(first.ptr + 1, end, b1);
+      if (second.ec == std::errc() && second.ptr == end) return linear(steps, b0, b1);
+    }
+    fail(Error::Kind::usage, "schedule '", name, "': two numbers are needed, as in linear:0.0001,0.02");
+  }
   fail(Error::Kind::usage, "schedule '", name, "' is unknown: choose linear or cosine");
 }
 

@@ -35,7 +35,7 @@ class Schedule {
   static Schedule linear(int64_t steps = 1000, double b0 = 1e-4, double b1 = 0.02);
   /// f(t) = cos^2((t + 0.008) / 1.008 pi / 2), b[i] = min(1 - f((i+1)/T) / f(i/T), 0.999).        [Nichol 2021, eq. 17]
   static Schedule cosine(int64_t steps = 1000);
-  /// "linear" or "cosine"; Error(usage) otherwise.
+  /// "linear", "cosine", or "linear:B0,B1" with other ends of the betas; Error(usage) otherwise.
   static Schedule named(const std::string& name, int64_t steps = 1000);
 
   /// Each maker throws Error(usage) unless 1 <= T <= kMaxSteps; linear unless 0 < b0 <= b1 < 1.

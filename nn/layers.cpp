@@ -84,9 +84,9 @@ Tensor Embedding::forward(const Tensor& ids, DType dtype) const {
 
 // ---- Blocks --------------------------------------------------------------------------------------------------------
 
-AttentionBlock::AttentionBlock(int64_t channels, int64_t heads, const Init& init)
+AttentionBlock::AttentionBlock(int64_t channels, int64_t heads, const Init& init, const NormSpec& norm)
     : heads_(heads),
-      norm_(channels, GroupNorm::groups_for(channels)),
+      norm_(channels, norm),
       q_(channels, channels, init.at("to_q")),
       k_(channels, channels, init.at("to_k")),
       v_(channels, channels, init.at("to_v")),
@@ -114,11 +114,11 @@ Tensor AttentionBlock::forward(const Tensor& x) const {
   return conv2d(reshape(h, x.shape()), proj, proj_.bias().in(dtype), Conv2dSpec{}, {}, x);
 }
 
-ResBlock::ResBlock(int64_t in, int64_t out, int64_t time_width, double dropout, const Init& init)
-    : norm1_(in, GroupNorm::groups_for(in)),
+ResBlock::ResBlock(int64_t in, int64_t out, int64_t time_width, double dropout, const Init& init, const NormSpec& norm)
+    : norm1_(in, norm),
       conv1_(in, out, 3, init.at("conv1")),
       time_proj_(time_width, out, init.at("time_emb_proj")),
-      norm2_(out, GroupNorm::groups_for(out)),
+      norm2_(out, norm),
       dropout_(dropout),
       conv2_(out, out, 3, init.at("conv2"), 0) {
   add_child("norm1", norm1_);

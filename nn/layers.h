@@ -55,12 +55,21 @@ class Conv2d : public Module {
   Parameter &weight_, &bias_;
 };
 
+/// How all norms of a network are set.
+struct NormSpec {
+  int64_t groups = 0;   // 0: min(32, width / 4) for a width of channels
+  double eps = 1e-6;
+  int64_t groups_for(int64_t width) const { return groups > 0 ? groups : std::min<int64_t>(32, width / 4); }
+  bool operator==(const NormSpec&) const = default;
+};
+
 /// gamma = 1, beta = 0 at the start; named weight and bias.
 class GroupNorm : public Module {
  public:
   GroupNorm(int64_t channels, int64_t groups, double eps = 1e-6);
-  /// Groups that the networks here use for `width` channels: min(32, width / 4).
-  static int64_t groups_for(int64_t width) { return std::min<int64_t>(32, width / 4); }
+  GroupNorm(int64_t channels, const NormSpec& spec) : GroupNorm(channels, spec.groups_for(channels), spec.eps) {}
+  /// Groups that the networks here use for `width` channels unless they are told otherwise: min(32, width / 4).
+  static int64_t groups_for(int64_t width) { return NormSpec{}.groups_for(width); }
   Tensor forward(const Tensor& x, bool silu = false) const;
 
  private:
@@ -95,7 +104,7 @@ class Embedding : public Module {
 /// the parameters are those of the published networks; one product computes all three.
 class AttentionBlock : public Module {
  public:
-  AttentionBlock(int64_t channels, int64_t heads, const Init& init);
+  AttentionBlock(int64_t channels, int64_t heads, const Init& init, const NormSpec& norm = {});
   Tensor forward(const Tensor& x) const;
 
  private:
@@ -109,7 +118,7 @@ class AttentionBlock : public Module {
 /// The shortcut is a 1x1 convolution where Cin and Cout differ. conv2 starts at about 0, so the block as its shortcut.
 class ResBlock : public Module {
  public:
-  ResBlock(int64_t in, int64_t out, int64_t time_width, double dropout, const Init& init);
+  ResBlock(int64_t in, int64_t out, int64_t time_width, double dropout, const Init& init, const NormSpec& norm = {});
   Tensor forward(const Tensor& x, const Tensor& time, Generator& generator) const;
 
  private:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace mote::nn {
 
@@ -28,6 +29,17 @@ UNetConfig UNetConfig::preset(const std::string& name) {
 
 bool UNetConfig::attends(int64_t level) const {
   return std::find(attention.begin(), attention.end(), size >> level) != attention.end();
+}
+
+std::vector<int64_t> UNetConfig::norm_widths() const {
+  // Of each level, and of h joined to a skip, which comes from this level or, at its last block, from the one above.
+  std::set<int64_t> met;
+  for (int64_t level = 0; level < levels(); ++level) {
+    int64_t here = width(level), below = level + 1 < levels() ? width(level + 1) : here;
+    int64_t above = level > 0 ? width(level - 1) : base;
+    met.insert({above, here, below + here, here + here, here + above});
+  }
+  return {met.begin(), met.end()};
 }
 
 UNetConfig& UNetConfig::fit(int64_t new_size, int64_t new_channels) {
@@ -57,6 +69,13 @@ void UNetConfig::validate() const {
     sane &= require(multiplier >= 1 && multiplier <= 64, "multipliers must be 1 to 64, got ", multiplier);
   require(blocks >= 1 && blocks <= 100, "blocks must be 1 to 100, got ", blocks);
   sane &= require(heads >= 1 && heads <= 4096, "heads must be 1 to 4096, got ", heads);
+  sane &= require(head_width >= 0 && head_width <= 262144, "head_width must be 0 to 262144, got ", head_width);
+  sane &= require(head_width == 0 || heads == 1, "heads and head_width exclude each other, got ", heads, " heads of ",
+                  head_width, " channels");
+  sane &= require(norm_groups >= 0 && norm_groups <= 262144, "norm_groups must be 0 to 262144, got ", norm_groups);
+  require(norm_eps > 0 && norm_eps < 1, "norm_eps must be in (0, 1), got ", norm_eps);
+  require(freq_shift >= 0 && freq_shift < double(base / 2), "freq_shift must be 0 or more and below base / 2, ",
+          base / 2, ", got ", freq_shift);
   require(dropout >= 0 && dropout < 1, "dropout must be in [0, 1), got ", dropout);
   require(classes >= 0 && classes <= 10000000, "classes must be 0 to 10000000, got ", classes);
   if (sane) {
@@ -68,19 +87,14 @@ void UNetConfig::validate() const {
         require(found, "attention resolution ", resolution, " is none of the levels: ", size, " halved 0 to ",
                 levels() - 1, " times");
       }
-    // Widths that a GroupNorm meets: of each level, and of h joined to a skip, which comes from this level or, at its
-    // last block, from the one above.
-    auto grouped = [&](int64_t width) {
-      require(width % groups(width) == 0, "a width of ", width, " channels does not divide into ", groups(width),
-              " groups");
-    };
+    for (int64_t met : norm_widths())
+      require(met % norm().groups_for(met) == 0, "a width of ", met, " channels does not divide into ",
+              norm().groups_for(met), " groups");
     for (int64_t level = 0; level < levels(); ++level) {
-      int64_t width = base * multipliers[level];
-      int64_t below = level + 1 < levels() ? base * multipliers[level + 1] : width;
-      int64_t above = level > 0 ? base * multipliers[level - 1] : base;
-      for (int64_t met : {above, width, below + width, width + width, width + above}) grouped(met);
-      if (level + 1 == levels() || attends(level))
-        require(width % heads == 0, heads, " heads do not divide a width of ", width, " channels");
+      if (level + 1 < levels() && !attends(level)) continue;
+      require(width(level) % heads == 0, heads, " heads do not divide a width of ", width(level), " channels");
+      require(head_width == 0 || width(level) % head_width == 0, "heads of ", head_width,
+              " channels do not divide a width of ", width(level));
     }
   }
   if (!problems.empty()) fail(Error::Kind::usage, "unet config:", problems);
@@ -104,11 +118,23 @@ void for_fields(Config& config, const Visit& visit) {
   visit("classes", config.classes);
 }
 
+/// The same for what may be missing; a member pointer, so that a value can be compared with its default.
+template <class Visit>
+void for_options(const Visit& visit) {
+  visit("head_width", &UNetConfig::head_width);
+  visit("norm_groups", &UNetConfig::norm_groups);
+  visit("norm_eps", &UNetConfig::norm_eps);
+  visit("pad_evenly", &UNetConfig::pad_evenly);
+  visit("cos_first", &UNetConfig::cos_first);
+  visit("freq_shift", &UNetConfig::freq_shift);
+}
+
 // Json converts 1.5 or true to an int64_t silently; here a whole number must be written as one.
 bool fits(const nlohmann::json& value, const int64_t&) {
   return value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > uint64_t(INT64_MAX));
 }
 bool fits(const nlohmann::json& value, const double&) { return value.is_number(); }
+bool fits(const nlohmann::json& value, const bool&) { return value.is_boolean(); }
 bool fits(const nlohmann::json& value, const std::vector<int64_t>&) {
   return value.is_array() &&
          std::all_of(value.begin(), value.end(), [](const nlohmann::json& item) { return fits(item, int64_t{}); });
@@ -119,6 +145,9 @@ bool fits(const nlohmann::json& value, const std::vector<int64_t>&) {
 std::string to_json(const UNetConfig& config) {
   nlohmann::ordered_json object;
   for_fields(config, [&](const char* key, const auto& value) { object[key] = value; });
+  for_options([&](const char* key, auto member) {
+    if (config.*member != UNetConfig().*member) object[key] = config.*member;
+  });
   return object.dump();
 }
 
@@ -127,17 +156,19 @@ UNetConfig unet_config_from_json(const std::string& text) {
   if (!object.is_object()) fail(Error::Kind::checkpoint, "unet config: not a json object: ", text.substr(0, 80));
   UNetConfig config;
   std::string problems;
-  for_fields(config, [&](const char* key, auto& value) {
+  auto read = [&](const char* key, auto& value, bool may_be_missing) {
     auto found = object.find(key);
     if (found == object.end()) {
-      problems += concat_text("\n  missing key '", key, "'");
+      if (!may_be_missing) problems += concat_text("\n  missing key '", key, "'");
     } else if (!fits(*found, value)) {
       problems += concat_text("\n  key '", key, "' has a value of the wrong type: ", found->dump().substr(0, 80));
     } else {
       value = found->template get<std::decay_t<decltype(value)>>();
     }
     object.erase(key);
-  });
+  };
+  for_fields(config, [&](const char* key, auto& value) { read(key, value, false); });
+  for_options([&](const char* key, auto member) { read(key, config.*member, true); });
   for (const auto& item : object.items()) problems += concat_text("\n  unknown key '", item.key(), "'");
   if (!problems.empty()) fail(Error::Kind::checkpoint, "unet config:", problems);
   try {
@@ -157,8 +188,10 @@ const UNetConfig& validated(const UNetConfig& config) {
   return config;
 }
 
-// A convolution of stride 2 on an even size pads right and bottom only, as the published weights were trained.
-constexpr Conv2dSpec kHalve{2, 0, 1, 0, 1};
+// A convolution of stride 2 on an even size, padded right and below only [Ho 2020, code] or on all sides.
+Conv2dSpec halving(const UNetConfig& config) {
+  return config.pad_evenly ? Conv2dSpec{2, 1, 1, 1, 1} : Conv2dSpec{2, 0, 1, 0, 1};
+}
 
 }  // namespace
 
@@ -169,8 +202,8 @@ UNet::UNet(const UNetConfig& config, uint64_t seed)
       conv_in_(config.channels, config.base, 3, Init(seed).at("conv_in")),
       time1_(config.base, 4 * config.base, Init(seed).at("time_embedding.linear_1")),
       time2_(4 * config.base, 4 * config.base, Init(seed).at("time_embedding.linear_2")),
-      norm_out_(config.base * config.multipliers[0], UNetConfig::groups(config.base * config.multipliers[0])),
-      conv_out_(config.base * config.multipliers[0], config.channels, 3, Init(seed).at("conv_out"), 0) {
+      norm_out_(config.width(0), config.norm()),
+      conv_out_(config.width(0), config.channels, 3, Init(seed).at("conv_out"), 0) {
   add_child("conv_in", conv_in_);
   add_child("time_embedding.linear_1", time1_);
   add_child("time_embedding.linear_2", time2_);
@@ -184,26 +217,24 @@ UNet::UNet(const UNetConfig& config, uint64_t seed)
 }
 
 void UNet::build(const Init& init) {
-  auto width_of = [&](int64_t level) { return config_.base * config_.multipliers[level]; };
   int64_t last = config_.levels() - 1;
   int64_t width = config_.base;
   std::vector<int64_t> skips{width};   // widths in the order that forward pushes them
   for (int64_t level = 0; level <= last; ++level) {
     std::string name = concat_text("down_blocks.", level);
-    std::vector<int64_t> widths_in(config_.blocks, width_of(level));
+    std::vector<int64_t> widths_in(config_.blocks, config_.width(level));
     widths_in[0] = width;
-    width = width_of(level);
+    width = config_.width(level);
     fill(down_.emplace_back(), name, widths_in, width, config_.attends(level), init);
     skips.insert(skips.end(), config_.blocks, width);
     if (level == last) break;
     name += ".downsamplers.0.conv";
-    add_child(name, down_.back().resample.emplace(width, width, 3, kHalve, init.at(name)));
+    add_child(name, down_.back().resample.emplace(width, width, 3, halving(config_), init.at(name)));
     skips.push_back(width);
   }
 
   fill(middle_, "mid_block", {width, width}, width, false, init);
-  add_child("mid_block.attentions.0",
-            middle_.attentions.emplace_back(width, config_.heads, init.at("mid_block.attentions.0")));
+  add_attention(middle_, "mid_block.attentions.0", width, init);
 
   for (int64_t level = last; level >= 0; --level) {
     std::string name = concat_text("up_blocks.", last - level);   // counted from the lowest resolution
@@ -211,7 +242,7 @@ void UNet::build(const Init& init) {
     for (int64_t block = 0; block <= config_.blocks; ++block) {
       widths_in.push_back(width + skips.back());
       skips.pop_back();
-      width = width_of(level);
+      width = config_.width(level);
     }
     fill(up_.emplace_back(), name, widths_in, width, config_.attends(level), init);
     if (level == 0) break;
@@ -225,11 +256,13 @@ void UNet::fill(Level& level, const std::string& name, const std::vector<int64_t
   for (size_t i = 0; i < widths_in.size(); ++i) {
     std::string resnet = concat_text(name, ".resnets.", i);
     add_child(resnet, level.resnets.emplace_back(widths_in[i], width, 4 * config_.base, config_.dropout,
-                                                 init.at(resnet)));
-    if (!attends) continue;
-    std::string attention = concat_text(name, ".attentions.", i);
-    add_child(attention, level.attentions.emplace_back(width, config_.heads, init.at(attention)));
+                                                 init.at(resnet), config_.norm()));
+    if (attends) add_attention(level, concat_text(name, ".attentions.", i), width, init);
   }
+}
+
+void UNet::add_attention(Level& level, const std::string& name, int64_t width, const Init& init) {
+  add_child(name, level.attentions.emplace_back(width, config_.heads_of(width), init.at(name), config_.norm()));
 }
 
 // ---- Forward -------------------------------------------------------------------------------------------------------
@@ -258,7 +291,7 @@ void UNet::set_precision(DType dtype) {
 /// computes it in f32: the 8 bits of a bf16 do not tell neighbouring times apart, and the work is a few rows.
 Tensor UNet::embed(const Tensor& t, const Tensor& class_ids, DType inside) const {
   DType dtype = inside == DType::bf16 ? DType::f32 : inside;
-  Tensor time = timestep_embedding(t, config_.base, dtype);
+  Tensor time = timestep_embedding(t, config_.base, dtype, {config_.cos_first, config_.freq_shift});
   time = time2_.forward(silu(time1_.forward(time)));
   if (class_embedding_) time = time + class_embedding_->forward(class_ids, dtype);
   return cast(silu(time), inside);

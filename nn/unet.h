@@ -21,6 +21,14 @@ struct UNetConfig {
   double dropout = 0.1;
   int64_t classes = 0;                    // 0: unconditional; else classes + one null class for guidance
 
+  // What published networks do otherwise than Ho 2020; in json only where it differs from the value here.
+  int64_t head_width = 0;                 // above 0: heads of this width instead of `heads` heads
+  int64_t norm_groups = 0;                // 0: min(32, C / 4) groups in a GroupNorm over C channels
+  double norm_eps = 1e-6;
+  bool pad_evenly = false;                // the halving convolutions are padded on all sides, not only right and below
+  bool cos_first = false;                 // the time embedding is [cos, sin]
+  double freq_shift = 1;                  // its frequencies are 10000^(-i / (D/2 - freq_shift))
+
   /// "tiny" (base 16; 1,2; one block; attention 14), "fmnist" (base 32; 1,2,2; attention 14), "cifar10" (base 128;
   /// 1,2,2,2; attention 16; 328 tensors, 35,746,307 parameters). Throws Error(usage) listing the names otherwise.
   static UNetConfig preset(const std::string& name);
@@ -30,14 +38,17 @@ struct UNetConfig {
   /// Throws Error(usage) listing every problem unless size divides by 2^(levels - 1), widths by their groups and so on.
   void validate() const;
   int64_t levels() const { return int64_t(multipliers.size()); }
-  bool attends(int64_t level) const;   // level 0 is the full resolution
-  /// Groups of a GroupNorm over `width` channels: min(32, width / 4).
-  static int64_t groups(int64_t width) { return GroupNorm::groups_for(width); }
+  int64_t width(int64_t level) const { return base * multipliers[size_t(level)]; }   // level 0 is the full resolution
+  bool attends(int64_t level) const;
+  int64_t heads_of(int64_t width) const { return head_width > 0 ? width / head_width : heads; }
+  NormSpec norm() const { return {norm_groups, norm_eps}; }
+  /// Every number of channels that one of the GroupNorms sees, in ascending order.
+  std::vector<int64_t> norm_widths() const;
   bool operator==(const UNetConfig&) const = default;
 };
 
-/// Json text of a config, for checkpoints, and back. Throws Error(checkpoint) on a missing or unknown key, a value of
-/// the wrong type, or a config that does not validate.
+/// Json text of a config, for checkpoints, and back; the keys of what differs from Ho 2020 may be missing. Throws
+/// Error(checkpoint) on a missing or unknown key, a value of the wrong type, or a config that does not validate.
 std::string to_json(const UNetConfig& config);
 UNetConfig unet_config_from_json(const std::string& text);
 
@@ -74,6 +85,7 @@ class UNet : public Module {
   void build(const Init& init);
   void fill(Level& level, const std::string& name, const std::vector<int64_t>& widths_in, int64_t width, bool attends,
             const Init& init);
+  void add_attention(Level& level, const std::string& name, int64_t width, const Init& init);
   Tensor embed(const Tensor& t, const Tensor& class_ids, DType inside) const;
   Tensor run(const ResBlock& block, std::vector<Tensor> parts, const Tensor& time);
   Tensor run(const AttentionBlock& block, const Tensor& x);

@@ -26,6 +26,12 @@ struct Conv2dSpec {
   static Conv2dSpec same(int64_t kernel) { return {1, kernel / 2, kernel / 2, kernel / 2, kernel / 2}; }
 };
 
+/// The variants of the time embedding that published networks have; the defaults are those of Ho 2020.
+struct TimeEmbedding {
+  bool cos_first = false;   // [cos, sin] instead of [sin, cos]
+  double shift = 1;         // the frequencies fall from 1 to 1/10000 over D/2 - shift steps
+};
+
 /// One summand of kernel::combine.
 struct Term {
   double factor;
@@ -163,9 +169,9 @@ MOTE_KERNEL(gather_rows_backward, (Tensor & dtable, const Tensor& ids, const Ten
 MOTE_KERNEL(cross_entropy, (Tensor & loss, const Tensor& logits, const Tensor& target), (loss, logits, target))
 MOTE_KERNEL(cross_entropy_backward, (Tensor & dlogits, const Tensor& logits, const Tensor& target, const Tensor& dloss),
             (dlogits, logits, target, dloss))
-/// y[n] = [sin(t w_0) .. sin(t w_{D/2-1}), cos(t w_0) ..], w_i = exp(-ln(10000) i / (D/2 - 1)); t [N] f32, may be
-/// fractional; y [N, D] floating.                                                           [Ho 2020; papers: 8.2]
-MOTE_KERNEL(timestep_embedding, (Tensor & y, const Tensor& t), (y, t))
+/// y[n] = [sin(t w_0) .. sin(t w_{D/2-1}), cos(t w_0) ..], w_i = exp(-ln(10000) i / (D/2 - shift)), the halves swapped
+/// if cos_first; t [N] f32, may be fractional; y [N, D] floating.                           [Ho 2020; papers: 8.2]
+MOTE_KERNEL(timestep_embedding, (Tensor & y, const Tensor& t, const TimeEmbedding& kind), (y, t, kind))
 
 // ---- Optimiser -----------------------------------------------------------------------------------------------------
 

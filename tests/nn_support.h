@@ -42,6 +42,18 @@ inline void set_by_formula(nn::Module& module) {
 /// The tiny preset on 8x8 images: every kind of layer, a few milliseconds a pass.
 inline nn::UNetConfig small_config() { return nn::UNetConfig::preset("tiny").fit(8, 2); }
 
+/// The same with everything that published networks do otherwise than Ho 2020.
+inline nn::UNetConfig published_config() {
+  nn::UNetConfig config = small_config();
+  config.head_width = 8;
+  config.norm_groups = 8;
+  config.norm_eps = 1e-5;
+  config.pad_evenly = true;
+  config.cos_first = true;
+  config.freq_shift = 0;
+  return config;
+}
+
 inline nlohmann::json golden(const std::string& name) {
   std::ifstream file(std::string(MOTE_TESTS_DIR) + "/golden/" + name);
   REQUIRE(file.good());
@@ -60,7 +72,5 @@ std::string error_of(Fn&& fn, Error::Kind kind = Error::Kind::argument) {
   FAIL("no Error was thrown");
   return "";
 }
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace mote::test

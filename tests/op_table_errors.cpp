@@ -149,6 +149,8 @@ const std::vector<BadCall>& bad_calls() {
     bad("timestep_embedding", "a width of two", [=] { timestep_embedding(z({2}), 2); });
     bad("timestep_embedding", "steps in i64", [=] { timestep_embedding(z({2}, DType::i64), 8); }, "got i64[2]");
     bad("timestep_embedding", "two axes of steps", [=] { timestep_embedding(z({2, 1}), 8); });
+    bad("timestep_embedding", "a shift of half the width", [=] { timestep_embedding(z({2}), 8, DType::f32, {false, 4}); },
+        "got 4");
     bad("timestep_embedding", "an integer result", [=] { timestep_embedding(z({2}), 8, DType::i32); });
 
     // ---- Losses

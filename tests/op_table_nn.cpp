@@ -195,16 +195,17 @@ void add_lookups(std::vector<Row>& table) {
   add("no ids", {4, 3}, {0});
   add("an empty table", {0, 3}, {0});
 
-  auto embed_time = [&](const std::string& variant, std::vector<double> times, int64_t width, DType dtype) -> Row& {
-    Run run = [=](In, In fixed) { return timestep_embedding(fixed[0], width, dtype); };
+  auto embed_time = [&](const std::string& variant, std::vector<double> times, int64_t width, DType dtype,
+                        const TimeEmbedding& kind = {}) -> Row& {
+    Run run = [=](In, In fixed) { return timestep_embedding(fixed[0], width, dtype, kind); };
     Reference reference = [=](const Arrays&, const Arrays& fixed) {
       Array y({fixed[0].size(0), width});
       int64_t half = width / 2;
       for (int64_t n = 0; n < fixed[0].size(0); ++n)
         for (int64_t i = 0; i < half; ++i) {
-          double angle = fixed[0](n) * std::exp(-std::log(10000.0) * double(i) / double(half - 1));
-          y(n, i) = std::sin(angle);
-          y(n, half + i) = std::cos(angle);
+          double angle = fixed[0](n) * std::exp(-std::log(10000.0) * double(i) / (double(half) - kind.shift));
+          y(n, kind.cos_first ? half + i : i) = std::sin(angle);
+          y(n, kind.cos_first ? i : half + i) = std::cos(angle);
         }
       return y;
     };
@@ -221,6 +222,8 @@ void add_lookups(std::vector<Row>& table) {
   embed_time("f64", times, 6, DType::f64);
   embed_time("bf16", times, 32, DType::bf16);
   embed_time("one step, narrowest", {3}, 4, DType::f32);
+  embed_time("cosines first, no shift", times, 10, DType::f64, {true, 0});
+  embed_time("a shift of 1/2", times, 4, DType::f32, {false, 0.5});
   embed_time("no steps", {}, 8, DType::f32);
 }
 

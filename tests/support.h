@@ -33,6 +33,15 @@ inline std::string difference(const Tensor& got, const Tensor& expected, double 
   return out.str();
 }
 
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// Whether memory or threads are being checked, at some 20 times the time: what is large may then be smaller.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 /// Sets the number of OpenMP threads while it lives.
 class Threads {
  public:

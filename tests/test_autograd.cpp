@@ -23,8 +23,6 @@ std::string message_of(const std::function<void()>& call) {
   return "no error";
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 /// y = 2 x whose backward returns whatever `backward` does.
 Tensor doubled(const Tensor& x, BackwardFn backward, const char* op = "doubled") {
   return record(op, affine(x.detach(), 2, 0), {x}, std::move(backward));

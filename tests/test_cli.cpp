@@ -1,139 +1,20 @@
 // The program as a user meets it: its exit codes, messages and files, and what survives a kill. Runs the binary in
 // scratch folders on synthetic data with a network of 45,000 weights, one thread, so that a train step takes milliseconds.
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <map>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <sstream>
-#include <thread>
 
 #include "apps/checkpoint.h"
 #include "tensor/io/file.h"
 #include "tensor/io/image.h"
 #include "tensor/io/safetensors.h"
-#include "tests/support.h"
+#include "tests/run_mote.h"
 
 using namespace mote;
 namespace fs = std::filesystem;
-using Args = std::vector<std::string>;
+using namespace mote::test;
 using Json = nlohmann::json;
 
 namespace {
-
-// ---- Running the program -------------------------------------------------------------------------------------------
-
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-void write_text(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
-
-struct Result {
-  int code = -1;            // exit code; -1 if a signal ended it
-  int signal = 0;
-  std::string out, err;
-};
-
-std::string told(const Result& result) {
-  return "exit " + std::to_string(result.code) + ", signal " + std::to_string(result.signal) + "\n" + result.out + result.err;
-}
-
-/// `mote ARGS` running in `folder`, its output kept in files there.
-class Process {
- public:
-  Process(const std::string& folder, const Args& args, int64_t largest_file = 0) : folder_(folder) {
-    static int number = 0;
-    out_ = fs::temp_directory_path() / ("mote-out-" + std::to_string(getpid()) + "-" + std::to_string(number++));
-    std::vector<std::string> words = {MOTE_BINARY};
-    words.insert(words.end(), args.begin(), args.end());
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    setenv("GOMP_SPINCOUNT", "100", 1);   // the tests may share the processor
-    setenv("NO_COLOR", "1", 1);
-    std::string out = out_ + ".out", err = out_ + ".err";
-    pid_ = fork();
-    if (pid_ != 0) return;
-    // Only system calls: what the parent has in its stdio buffers must not be written twice.
-    auto redirect = [](const char* path, int flags, int to) { return dup2(open(path, flags, 0600), to) == to; };
-    if (chdir(folder_.c_str()) != 0 || !redirect(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO) ||
-        !redirect(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO) || !redirect("/dev/null", O_RDONLY, STDIN_FILENO))
-      _exit(120);
-    if (largest_file > 0) {
-      rlimit limit{rlim_t(largest_file), rlim_t(largest_file)};
-      setrlimit(RLIMIT_FSIZE, &limit);
-    }
-    execv(MOTE_BINARY, argv.data());
-    _exit(121);
-  }
-  ~Process() {
-    if (running_) {
-      kill(SIGKILL);
-      wait();
-    }
-    for (const char* end : {".out", ".err"}) fs::remove(out_ + end);
-  }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  void kill(int signal) { ::kill(pid_, signal); }
-  Result wait() {
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    running_ = false;
-    Result result;
-    if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
-    if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
-    result.out = read_text(out_ + ".out");
-    result.err = read_text(out_ + ".err");
-    return result;
-  }
-  /// Waits until `path` below the folder exists; false if the program ends or a minute passes before.
-  bool wait_for(const std::string& path) {
-    for (int i = 0; i < 30000; ++i) {
-      if (fs::exists(folder_ + "/" + path)) return true;
-      siginfo_t info{};
-      if (waitid(P_PID, id_t(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid_) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    return false;
-  }
-
- private:
-  std::string folder_, out_;
-  pid_t pid_ = -1;
-  bool running_ = true;
-};
-
-Result mote_in(const test::ScratchFolder& folder, const Args& args) { return Process(folder.path(), args).wait(); }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-#define CHECK_EXIT(result, expected, words)  \
-  do {                                       \
-    const Result& got = (result);            \
-    INFO(told(got));                         \
-    CHECK(got.code == (expected));           \
-    CHECK(contains(got.err, (words)));       \
-  } while (false)
-
-#define REQUIRE_DONE(result)   \
-  do {                         \
-    const Result& got = (result); \
-    INFO(told(got));           \
-    REQUIRE(got.code == 0);    \
-  } while (false)
 
 /// A run of `steps` steps with everything on that has state: dropout, classes, hidden labels, flips, a cut epoch.
 Args train_args(const std::string& out, int steps, const Args& more = {}) {
@@ -194,15 +75,15 @@ const std::string kAtStart;
 TEST_CASE("--version and every --help answer on stdout with exit code 0", "[cli]") {
   test::ScratchFolder folder;
   Result version = mote_in(folder, {"--version"});
-  REQUIRE_DONE(version);
+  done(version);
   for (const char* line : {"mote ", "commit: ", "compiler: ", "instruction sets: ", "AMX: ", "OpenMP threads: ", "CUDA: "})
     CHECK(contains(version.out, line));
   for (const Args& command : {Args{"train"}, {"sample"}, {"data", "info"}, {"data", "check"}, {"data", "grid"},
-                              {"ckpt", "info"}, {"ckpt", "verify"}, {"ckpt", "export"}, {"report"}, {"bench"}}) {
+                              {"ckpt", "info"}, {"ckpt", "verify"}, {"ckpt", "export"}, {"ckpt", "import"}, {"report"}, {"bench"}}) {
     Args args = command;
     args.push_back("--help");
     Result help = mote_in(folder, args);
-    REQUIRE_DONE(help);
+    done(help);
     INFO(command.front());
     CHECK(contains(help.out, "Example"));
     CHECK(contains(help.out, "--device"));
@@ -231,6 +112,7 @@ TEST_CASE("a wrong command line ends with exit code 2 and says what would be rig
            {{"train", "--out", "r", "--schedule", "sqrt"}, "linear or cosine"},
            {{"train", "--out", "r", "--unet", "huge", "--data", "synthetic:blobs"}, "tiny, fmnist, cifar10"},
            {{"train", "--out", "r", "--base", "8"}, "only with --unet custom"},
+           {{"train", "--out", "r", "--groups", "8"}, "only with --unet custom"},
            {{"train", "--out", "r", "--unet", "custom", "--mult", "1,,2", "--data", "synthetic:blobs"}, "--mult"},
            {{"train", "--out", "r", "--data", "nowhere:x"}, "synthetic:"},
            {{"train", "--out", "r", "--data", "synthetic:blobs", "--size", "9", "--unet", "tiny"}, "give --size 10 or --size 8"},
@@ -267,12 +149,12 @@ TEST_CASE("a config file fills in flags, is beaten by flags, and may not have un
   test::ScratchFolder folder;
   // The resolved configuration of a run trains the same run once more.
   fs::copy(trained() + "/config.toml", folder.path("config.toml"));
-  REQUIRE_DONE(mote_in(folder, {"train", "--config", "config.toml", "--out", "again", "--threads", "1", "--quiet"}));
+  done(mote_in(folder, {"train", "--config", "config.toml", "--out", "again", "--threads", "1", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("again") + "/checkpoint.safetensors", trained() + "/checkpoint.safetensors") == "");
   CHECK((read_text(folder.path("again") + "/config.toml") == read_text(folder.path("config.toml"))));
 
   write_text(folder.path("a.toml"), "seed = 5\n[train]\nsteps = 2\nmult = [1, 2]\n[sample]\ncount = 3\n");
-  REQUIRE_DONE(mote_in(folder, train_args("flags", 1, {"--config", "a.toml", "--save-every", "1"})));
+  done(mote_in(folder, train_args("flags", 1, {"--config", "a.toml", "--save-every", "1"})));
   apps::Checkpoint checkpoint = apps::load_checkpoint(folder.path("flags") + "/checkpoint.safetensors");
   CHECK(checkpoint.step == 1);
   CHECK(checkpoint.seed == 3);
@@ -346,7 +228,7 @@ TEST_CASE("sampling writes what was asked for and tells how it was made", "[cli]
   Result result = mote_in(folder, {"sample", "--run", trained(), "--steps", "4", "--count", "5", "--class", "all", "--guidance",
                                    "1.5", "--seed", "2", "--out", "a.png", "--npy", "a.npy", "--dir", "single",
                                    "--trajectory", "t.png", "--threads", "1", "--json"});
-  REQUIRE_DONE(result);
+  done(result);
   Json told = Json::parse(result.out), sidecar = Json::parse(read_text(folder.path("a.png.json")));
   CHECK(told["files"].size() == 4);
   for (const char* key : {"command", "seed", "sampler", "timesteps", "network_calls", "checkpoint_hash"}) {
@@ -367,7 +249,7 @@ TEST_CASE("a dry run prints steps, coefficients and calls, and writes nothing", 
   test::ScratchFolder folder;
   Args args = {"sample", "--run", trained(), "--sampler", "ddim", "--steps", "2", "--dry-run"};
   Result text = mote_in(folder, args);
-  REQUIRE_DONE(text);
+  done(text);
   CHECK(contains(text.out, "2 network calls"));
   args.push_back("--json");
   Json plan = Json::parse(mote_in(folder, args).out);
@@ -392,7 +274,7 @@ TEST_CASE("samples depend neither on the number of threads nor on the batch", "[
                    "a.npy", "--class", "2", "--guidance", "2"};
       args.insert(args.end(), sampler.begin(), sampler.end());
       args.insert(args.end(), how.begin(), how.end());
-      REQUIRE_DONE(mote_in(folder, args));
+      done(mote_in(folder, args));
       arrays.push_back(read_text(folder.path("a.npy")));
       pictures.push_back(read_text(folder.path("a.png")));
     }
@@ -417,12 +299,12 @@ TEST_CASE("a checkpoint can be looked at, verified, exported and reported", "[cl
   CHECK(verified["whole"] == true);
   CHECK(verified["step"] == 8);
 
-  REQUIRE_DONE(mote_in(folder, {"ckpt", "export", "run", "--out", "small.safetensors"}));
+  done(mote_in(folder, {"ckpt", "export", "run", "--out", "small.safetensors"}));
   CHECK(fs::file_size(folder.path("small.safetensors")) < fs::file_size(folder.path("run/checkpoint.safetensors")) / 3);
   for (const auto& [name, tensor] : io::load_safetensors(folder.path("small.safetensors")).tensors)
     CHECK(name.starts_with("ema."));
-  REQUIRE_DONE(mote_in(folder, {"sample", "--ckpt", "small.safetensors", "--steps", "2", "--count", "2", "--npy", "a.npy"}));
-  REQUIRE_DONE(mote_in(folder, {"sample", "--run", "run", "--steps", "2", "--count", "2", "--npy", "b.npy"}));
+  done(mote_in(folder, {"sample", "--ckpt", "small.safetensors", "--steps", "2", "--count", "2", "--npy", "a.npy"}));
+  done(mote_in(folder, {"sample", "--run", "run", "--steps", "2", "--count", "2", "--npy", "b.npy"}));
   CHECK((read_text(folder.path("a.npy")) == read_text(folder.path("b.npy"))));
   CHECK_EXIT(mote_in(folder, {"ckpt", "export", "run", "--out", "small.safetensors"}), 2, "--overwrite");
   CHECK_EXIT(mote_in(folder, {"sample", "--ckpt", "small.safetensors", "--weights", "model", "--npy", "c.npy"}), 4,
@@ -487,7 +369,7 @@ TEST_CASE("a benchmark is a table or JSON, and can be held against an earlier on
 TEST_CASE("the result of training is one JSON object if asked", "[cli]") {
   test::ScratchFolder folder;
   Result result = mote_in(folder, train_args("r", 2, {"--json"}));
-  REQUIRE_DONE(result);
+  done(result);
   Json json = Json::parse(result.out);
   CHECK(json["step"] == 2);
   CHECK(json["images"] == 16);
@@ -505,7 +387,7 @@ TEST_CASE("the memory plan of a step is what the step takes", "[cli]") {
                      "--precision", precision, "--out", "r", "--overwrite"};
         if (recompute) args.push_back("--recompute");
         Result result = mote_in(folder, args);
-        REQUIRE_DONE(result);
+        done(result);
         CHECK(contains(result.err, "at the peak of a step: weights "));
         CHECK(contains(result.err, "bf16 copy ") == (std::string(precision) == "bf16"));
         Json json = Json::parse(result.out);
@@ -518,9 +400,9 @@ TEST_CASE("the memory plan of a step is what the step takes", "[cli]") {
 TEST_CASE("planning changes neither weights nor random numbers", "[cli]") {
   // The same run in one part and in two: the second part plans again, in the middle of the sequence of dropout.
   test::ScratchFolder folder;
-  REQUIRE_DONE(mote_in(folder, train_args("straight", 4)));
-  REQUIRE_DONE(mote_in(folder, train_args("parts", 2)));
-  REQUIRE_DONE(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "4", "--quiet"}));
+  done(mote_in(folder, train_args("straight", 4)));
+  done(mote_in(folder, train_args("parts", 2)));
+  done(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "4", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("parts/checkpoint.safetensors"), folder.path("straight/checkpoint.safetensors")) == "");
 }
 
@@ -528,14 +410,14 @@ TEST_CASE("a run in bf16 knows its precision, resumes bit for bit and samples in
   test::ScratchFolder folder;
   Args bf16 = {"--precision", "bf16", "--json"};
   Result straight = mote_in(folder, train_args("straight", 9, bf16));
-  REQUIRE_DONE(straight);
+  done(straight);
   CHECK(Json::parse(straight.out)["precision"] == "bf16");
   CHECK(contains(read_text(folder.path("straight/config.toml")), "precision = \"bf16\""));
   CHECK(contains(read_text(folder.path("straight/report.html")), "<b>bf16</b><span>precision</span>"));
-  REQUIRE_DONE(mote_in(folder, train_args("parts", 4, bf16)));
+  done(mote_in(folder, train_args("parts", 4, bf16)));
   CHECK_EXIT(mote_in(folder, {"train", "--out", "parts", "--resume", "--precision", "f32"}), 2,
              "--precision is bf16 in this run, f32 was given");
-  REQUIRE_DONE(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "9", "--threads", "2", "--quiet"}));
+  done(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "9", "--threads", "2", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("parts/checkpoint.safetensors"), folder.path("straight/checkpoint.safetensors")) == "");
   CHECK((read_text(folder.path("parts/samples/step_000009.png")) == read_text(folder.path("straight/samples/step_000009.png"))));
   for (const auto& [name, tensor] : io::load_safetensors(folder.path("straight/checkpoint.safetensors")).tensors)
@@ -546,7 +428,7 @@ TEST_CASE("a run in bf16 knows its precision, resumes bit for bit and samples in
   for (const char* precision : {"f32", "bf16"}) {
     Result sampled = mote_in(folder, {"sample", "--run", "straight", "--steps", "3", "--count", "2", "--seed", "1", "--npy",
                                       "a.npy", "--precision", precision, "--json"});
-    REQUIRE_DONE(sampled);
+    done(sampled);
     CHECK(Json::parse(sampled.out)["precision"] == precision);
     CHECK(Json::parse(read_text(folder.path("a.npy.json")))["precision"] == precision);
     arrays[precision] = read_text(folder.path("a.npy"));
@@ -575,7 +457,7 @@ TEST_CASE("a run from before precision could be chosen is resumed in f32", "[cli
   file.metadata["train"] = train.dump();
   io::save_safetensors(path, {file.tensors.begin(), file.tensors.end()}, file.metadata);
   Result resumed = mote_in(folder, {"train", "--out", "run", "--resume", "--steps", "13", "--json", "--quiet"});
-  REQUIRE_DONE(resumed);
+  done(resumed);
   CHECK(Json::parse(resumed.out)["precision"] == "f32");
 }
 
@@ -583,7 +465,7 @@ TEST_CASE("a run from before precision could be chosen is resumed in f32", "[cli
 
 TEST_CASE("a run that was killed and resumed equals the one that was not", "[cli]") {
   test::ScratchFolder folder;
-  REQUIRE_DONE(mote_in(folder, train_args("straight", 150, {"--save-every", "20", "--sample-every", "50"})));
+  done(mote_in(folder, train_args("straight", 150, {"--save-every", "20", "--sample-every", "50"})));
   Args args = train_args("killed", 150, {"--save-every", "20", "--sample-every", "50"});
   {
     Process process(folder.path(), args);
@@ -594,7 +476,7 @@ TEST_CASE("a run that was killed and resumed equals the one that was not", "[cli
   int64_t step = apps::load_checkpoint(folder.path("killed/checkpoint.safetensors")).step;
   CHECK(step >= 20);
   REQUIRE(step < 150);
-  REQUIRE_DONE(mote_in(folder, {"train", "--out", "killed", "--resume", "--threads", "2", "--quiet"}));
+  done(mote_in(folder, {"train", "--out", "killed", "--resume", "--threads", "2", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("killed/checkpoint.safetensors"), folder.path("straight/checkpoint.safetensors")) == "");
   CHECK((read_text(folder.path("killed/samples/step_000150.png")) == read_text(folder.path("straight/samples/step_000150.png"))));
 
@@ -611,8 +493,8 @@ TEST_CASE("a run that was killed and resumed equals the one that was not", "[cli
   CHECK(!std::getline(killed, other));
 
   // In two parts, the second longer than was planned.
-  REQUIRE_DONE(mote_in(folder, train_args("parts", 61)));
-  REQUIRE_DONE(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "150", "--quiet"}));
+  done(mote_in(folder, train_args("parts", 61)));
+  done(mote_in(folder, {"train", "--out", "parts", "--resume", "--steps", "150", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("parts/checkpoint.safetensors"), folder.path("straight/checkpoint.safetensors")) == "");
 }
 
@@ -647,7 +529,7 @@ TEST_CASE("two trainings do not share a run folder", "[cli]") {
     CHECK_EXIT(mote_in(folder, train_args("run", 5, {how})), 2, "another training");
   first.kill(SIGKILL);
   first.wait();
-  REQUIRE_DONE(mote_in(folder, train_args("run", 2, {"--overwrite"})));   // the lock died with its owner
+  done(mote_in(folder, train_args("run", 2, {"--overwrite"})));   // the lock died with its owner
 }
 
 TEST_CASE("a run is not trained over by accident", "[cli]") {
@@ -659,7 +541,7 @@ TEST_CASE("a run is not trained over by accident", "[cli]") {
   // What is wrong with the data comes out before anything is thrown away.
   CHECK_EXIT(mote_in(folder, {"train", "--out", "run", "--overwrite", "--data", "idx:nowhere"}), 3, "nowhere");
   CHECK((read_text(folder.path("run/checkpoint.safetensors")) == before));
-  REQUIRE_DONE(mote_in(folder, train_args("run", 2, {"--overwrite"})));
+  done(mote_in(folder, train_args("run", 2, {"--overwrite"})));
   CHECK(apps::load_checkpoint(folder.path("run/checkpoint.safetensors")).step == 2);
   CHECK(!fs::exists(folder.path("run/checkpoint.prev.safetensors")));
   CHECK(read_text(folder.path("run/notes.txt")) == "mine");
@@ -676,7 +558,7 @@ TEST_CASE("resuming refuses flags that would train something else", "[cli]") {
   CHECK_EXIT(mote_in(folder, {"train", "--out", "run", "--resume", "--steps", "5"}), 2, "--steps is 12");
   CHECK_EXIT(mote_in(folder, {"train", "--out", "run", "--resume", "--data", "synthetic:stripes"}), 3, "its hash is");
   Result nothing = mote_in(folder, {"train", "--out", "run", "--resume"});
-  REQUIRE_DONE(nothing);
+  done(nothing);
   CHECK(contains(nothing.err, "already has its 12 steps"));
 }
 
@@ -695,7 +577,7 @@ TEST_CASE("a full disk costs the new checkpoint, not the old one", "[cli]") {
   int files = 0;
   for (const auto& entry : fs::directory_iterator(folder.path("run"))) files += contains(entry.path().string(), "checkpoint");
   CHECK(files == 2);   // no half-written file is left
-  REQUIRE_DONE(mote_in(folder, {"train", "--out", "run", "--resume", "--steps", "16", "--quiet"}));
+  done(mote_in(folder, {"train", "--out", "run", "--resume", "--steps", "16", "--quiet"}));
 }
 
 TEST_CASE("places that cannot be written end with exit code 5 before any work", "[cli]") {
@@ -777,9 +659,9 @@ TEST_CASE("a damaged newest checkpoint points at the whole one before it", "[cli
   Result sampled = mote_in(folder, {"sample", "--run", "run", "--npy", "a.npy"});
   CHECK_EXIT(sampled, 4, "--ckpt run/checkpoint.prev.safetensors");
   CHECK(contains(sampled.err, "step 8"));
-  REQUIRE_DONE(mote_in(folder, {"sample", "--ckpt", "run/checkpoint.prev.safetensors", "--steps", "1", "--count", "1", "--npy", "a.npy"}));
+  done(mote_in(folder, {"sample", "--ckpt", "run/checkpoint.prev.safetensors", "--steps", "1", "--count", "1", "--npy", "a.npy"}));
   CHECK_EXIT(mote_in(folder, {"train", "--out", "run", "--resume"}), 4, "add --ckpt run/checkpoint.prev.safetensors");
-  REQUIRE_DONE(mote_in(folder, {"train", "--out", "run", "--resume", "--ckpt", "run/checkpoint.prev.safetensors", "--quiet"}));
+  done(mote_in(folder, {"train", "--out", "run", "--resume", "--ckpt", "run/checkpoint.prev.safetensors", "--quiet"}));
   CHECK(checkpoint_difference(folder.path("run/checkpoint.safetensors"), trained() + "/checkpoint.safetensors") == "");
   CHECK(apps::load_checkpoint(folder.path("run/checkpoint.prev.safetensors")).step == 8);   // not the damaged one
 }

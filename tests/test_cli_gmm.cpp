@@ -1,15 +1,9 @@
 // `mote gmm` and `mote eval cluster` as a user meets them: files, numbers, exit codes, messages.
-#include <sys/wait.h>
-
-#include <cstdlib>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <sstream>
-
 #include "apps/vectors.h"
 #include "diffusion/cluster/scores.h"
 #include "tensor/io/npy.h"
 #include "tests/mixture_support.h"
+#include "tests/run_mote.h"
 
 using namespace mote;
 using namespace mote::test;
@@ -17,42 +11,10 @@ using Json = nlohmann::json;
 
 namespace {
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
+/// `mote TEXT` in the folder. No word holds a space.
+Result mote_in(const ScratchFolder& folder, const std::string& text, const std::string& threads = "1") {
+  return test::mote_in(folder, words(text) + Args{"--threads", threads});
 }
-
-struct Result {
-  int code = -1;
-  std::string out, err;
-  Json json() const { return Json::parse(out); }
-};
-
-/// `mote WORDS` in the folder, with one thread. No word holds a space or a sign of the shell.
-Result mote_in(const ScratchFolder& folder, const std::string& words, const std::string& threads = "1") {
-  std::string command = "cd " + folder.path() + " && GOMP_SPINCOUNT=100 NO_COLOR=1 " MOTE_BINARY " " + words +
-                        " --threads " + threads + " >.out 2>.err";
-  int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(folder.path(".out")), read_text(folder.path(".err"))};
-}
-
-Result done(const Result& result) {
-  INFO("exit " << result.code << "\n" << result.out << result.err);
-  REQUIRE(result.code == 0);
-  return result;
-}
-
-#define CHECK_EXIT(result, expected, words)                  \
-  do {                                                       \
-    const Result& got = (result);                            \
-    INFO("exit " << got.code << "\n" << got.out << got.err); \
-    CHECK(got.code == (expected));                           \
-    CHECK(got.err.find(words) != std::string::npos);         \
-  } while (false)
-
-void write_text(const std::string& path, const std::string& text) { write_bytes(path, bytes_of(text)); }
 
 }  // namespace
 

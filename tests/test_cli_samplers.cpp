@@ -1,58 +1,33 @@
 // test_cli_samplers.cpp - `mote sample` with every sampler: what a dry run says, what is refused, what is written.
-#include <sys/wait.h>
-
-#include <cstdlib>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "diffusion/samplers/sampler.h"
 #include "tensor/io/image.h"
 #include "tests/diffusion_support.h"
+#include "tests/run_mote.h"
 
 using namespace mote;
+using namespace mote::test;
 using Json = nlohmann::json;
 
 namespace {
-
-struct Result {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-/// Runs the program in the folder; the words are plain enough for the shell.
-Result mote_in(const test::ScratchFolder& folder, const std::string& arguments) {
-  std::string out = folder.path("stdout"), err = folder.path("stderr");
-  std::string command = concat_text("cd ", folder.path(), " && ", MOTE_BINARY, " ", arguments, " >", out, " 2>", err);
-  int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
-}
 
 /// A run of one step, whose network is nearly random: enough to see what the program does with it.
 const std::string& trained(const std::string& schedule = "linear") {
   static test::ScratchFolder folder;
   static std::map<std::string, std::string> runs;
   if (!runs.count(schedule)) {
-    Result made = mote_in(folder, "train --data synthetic:blobs --size 8 --limit 20 --unet custom --base 8 --mult 1,2 "
-                          "--blocks 1 --attention 4 --batch 4 --steps 1 --sample-count 0 --threads 1 --quiet --seed 3 "
-                          "--schedule " + schedule + " --out " + schedule);
+    Result made = mote_in(
+        folder, words("train --data synthetic:blobs --size 8 --limit 20 --unet custom --base 8 --mult 1,2 --blocks 1 "
+                      "--attention 4 --batch 4 --steps 1 --sample-count 0 --threads 1 --quiet --seed 3 --schedule " +
+                      schedule + " --out " + schedule));
     if (made.code != 0) FAIL("the run that other tests read could not be made: " + made.err);
     runs[schedule] = folder.path(schedule);
   }
   return runs[schedule];
 }
 
-std::string sample(const std::string& more) { return "sample --run " + trained() + " --threads 1 --quiet " + more; }
+Args sample(const std::string& more) { return words("sample --run " + trained() + " --threads 1 --quiet " + more); }
 
 /// The sum of the terms that a stage of the JSON plan has, at values made up for each operand.
 double told_sum(const Json& stage, int64_t newest) {
@@ -160,7 +135,7 @@ TEST_CASE("what a sampler does not take is a usage error that says what it needs
     CHECK(result.code == 2);
     CHECK(contains(result.err, words));
   }
-  Result cosine = mote_in(folder, "sample --run " + trained("cosine") + " --sampler fon --out a.png");
+  Result cosine = mote_in(folder, words("sample --run " + trained("cosine") + " --sampler fon --out a.png"));
   CHECK(cosine.code == 2);
   CHECK(contains(cosine.err, "linear schedule"));
 }
@@ -209,7 +184,7 @@ TEST_CASE("samples of the new methods depend neither on threads nor on the batch
     for (const char* how : {"--threads 1 --batch 8", "--threads 2 --batch 8", "--threads 1 --batch 2",
                             "--threads 3 --batch 1"}) {
       std::string flags = concat_text(" --sampler ", name, " --steps 5 --count 5 --seed 11 --quiet --npy a.npy ", how);
-      REQUIRE(mote_in(folder, "sample --run " + trained() + flags).code == 0);
+      REQUIRE(mote_in(folder, words("sample --run " + trained() + flags)).code == 0);
       arrays.push_back(read_text(folder.path("a.npy")));
     }
     INFO(name);

@@ -1,16 +1,5 @@
 // `mote eval` and `mote compare` as a user meets them: numbers, files, exit codes, messages, and going on after a stop.
 // Runs the binary on synthetic data of 8 x 8 pixels with a network of a few thousand weights, one thread.
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <sstream>
-#include <thread>
-
 #include "apps/compare.h"
 #include "apps/dataset.h"
 #include "apps/image_source.h"
@@ -20,125 +9,21 @@
 #include "tensor/io/npy.h"
 #include "tensor/io/safetensors.h"
 #include "tensor/random.h"
-#include "tests/support.h"
+#include "tests/run_mote.h"
 
 using namespace mote;
 namespace fs = std::filesystem;
-using Args = std::vector<std::string>;
+using namespace mote::test;
 using Json = nlohmann::json;
 
 namespace {
 
-// ---- Running the program -------------------------------------------------------------------------------------------
-
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-struct Result {
-  int code = -1;  // exit code; -1 if a signal ended it
-  std::string out, err;
-  Json json() const { return Json::parse(out); }
-};
-
-/// `mote ARGS` running in `folder`; its output is kept in files there.
-class Process {
- public:
-  Process(const std::string& folder, const Args& args) : front_(folder + "/.output-" + std::to_string(++number)) {
-    Args words = {MOTE_BINARY};
-    words.insert(words.end(), args.begin(), args.end());
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    setenv("GOMP_SPINCOUNT", "100", 1);  // the tests may share the processor
-    setenv("NO_COLOR", "1", 1);
-    std::string out = front_ + ".out", err = front_ + ".err";
-    pid_ = fork();
-    if (pid_ != 0) return;
-    auto redirect = [](const char* path, int to) {
-      return dup2(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), to) == to;
-    };
-    if (chdir(folder.c_str()) != 0 || !redirect(out.c_str(), STDOUT_FILENO) || !redirect(err.c_str(), STDERR_FILENO))
-      _exit(120);
-    execv(MOTE_BINARY, argv.data());
-    _exit(121);
-  }
-  ~Process() {
-    if (running_) {
-      kill(pid_, SIGKILL);
-      wait();
-    }
-  }
-  Process(const Process&) = delete;
-  Process& operator=(const Process&) = delete;
-
-  void interrupt() { kill(pid_, SIGINT); }
-  Result wait() {
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    running_ = false;
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(front_ + ".out"), read_text(front_ + ".err")};
-  }
-  /// Waits until `path` exists; false if the program ends or a minute passes before.
-  bool wait_for(const std::string& path) {
-    for (int i = 0; i < 30000; ++i) {
-      if (fs::exists(path)) return true;
-      siginfo_t info{};
-      if (waitid(P_PID, id_t(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid_) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    return false;
-  }
-
- private:
-  static inline int number = 0;
-  std::string front_;
-  pid_t pid_ = -1;
-  bool running_ = true;
-};
-
-Result mote_in(const test::ScratchFolder& folder, Args args) {
-  args.insert(args.end(), {"--threads", "1"});
-  return Process(folder.path(), args).wait();
-}
-
-Args operator+(Args a, const Args& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
-Args words(const std::string& text) {
-  std::istringstream in(text);
-  Args list;
-  for (std::string word; in >> word;) list.push_back(word);
-  return list;
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-std::string told(const Result& result) {
-  return "exit " + std::to_string(result.code) + "\n" + result.out + result.err;
-}
-
-#define CHECK_EXIT(result, expected, words) \
-  do {                                      \
-    const Result& got = (result);           \
-    INFO(told(got));                        \
-    CHECK(got.code == (expected));          \
-    CHECK(contains(got.err, (words)));      \
-  } while (false)
-
-/// The result, which must be a success.
-Result done(const Result& result) {
-  INFO(told(result));
-  REQUIRE(result.code == 0);
-  return result;
-}
-
 // ---- What the tests share ------------------------------------------------------------------------------------------
+
+/// `mote ARGS` on one thread, which these sizes are fastest on.
+Result on_one_thread(const ScratchFolder& folder, const Args& args) {
+  return mote_in(folder, args + Args{"--threads", "1"});
+}
 
 const Args kBlobs = {"--size", "8", "--limit", "200"};
 
@@ -151,9 +36,9 @@ const Args kTinyTraining = words(
 const std::string& shared() {
   static test::ScratchFolder folder;
   static std::string path = [] {
-    done(mote_in(folder, kTinyTraining + Args{"--out", "run"}));
+    done(on_one_thread(folder, kTinyTraining + Args{"--out", "run"}));
     // the classifier is trained by the first to need it
-    done(mote_in(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--classifier",
+    done(on_one_thread(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--classifier",
                               "run/classifier.safetensors", "--quiet"} +
                              kBlobs));
     return folder.path();
@@ -184,8 +69,8 @@ TEST_CASE("eval fd scores a set against itself as 0 and prints what real images 
   test::ScratchFolder folder;
   Args args =
       Args{"eval", "fd", "synthetic:blobs", "synthetic:blobs", "--classifier", classifier(), "--quiet"} + kBlobs;
-  Result text = done(mote_in(folder, args));
-  Json json = done(mote_in(folder, args + Args{"--json"})).json();
+  Result text = done(on_one_thread(folder, args));
+  Json json = done(on_one_thread(folder, args + Args{"--json"})).json();
   std::string name = json["scores"].begin().key();
   CHECK(name.starts_with("LeNet-" + json["classifier"]["hash"].get<std::string>().substr(0, 6) + "-FD@200"));
   CHECK(contains(text.out, name));
@@ -197,7 +82,7 @@ TEST_CASE("eval fd scores a set against itself as 0 and prints what real images 
 
   // The test images against the training images are the floor itself.
   io::save_npy(folder.path("test.npy"), blob_images("test"));
-  Json other = done(mote_in(folder, Args{"eval", "fd", "test.npy", "synthetic:blobs", "--classifier", classifier(),
+  Json other = done(on_one_thread(folder, Args{"eval", "fd", "test.npy", "synthetic:blobs", "--classifier", classifier(),
                                          "--json", "--quiet"} +
                                         kBlobs))
                    .json();
@@ -225,10 +110,10 @@ TEST_CASE("eval trains its classifier the same way for any number of threads, an
 
 TEST_CASE("a folder of PNGs scores as the array that mote sample wrote beside it", "[cli][eval]") {
   test::ScratchFolder folder;
-  done(mote_in(folder, {"sample", "--run", shared() + "/run", "--steps", "2", "--count", "140", "--npy", "s.npy",
+  done(on_one_thread(folder, {"sample", "--run", shared() + "/run", "--steps", "2", "--count", "140", "--npy", "s.npy",
                         "--dir", "pictures", "--quiet"}));
   auto run = [&](const std::string& source) {
-    return done(mote_in(folder, Args{"eval", "fd", source, "synthetic:blobs", "--classifier", classifier(), "--json",
+    return done(on_one_thread(folder, Args{"eval", "fd", source, "synthetic:blobs", "--classifier", classifier(), "--json",
                                      "--quiet"} +
                                     kBlobs))
         .json();
@@ -246,7 +131,7 @@ TEST_CASE("features computed elsewhere are scored as they are", "[cli][eval]") {
   Tensor x = normal({40, 5}, DType::f32, Generator{1}), y = normal({60, 5}, DType::f32, Generator{2});
   io::save_npy(folder.path("x.npy"), x);
   io::save_safetensors(folder.path("y.safetensors"), {{"features", y}}, {});
-  Json fd = done(mote_in(folder, {"eval", "fd", "--features", "x.npy", "y.safetensors", "--json"})).json();
+  Json fd = done(on_one_thread(folder, {"eval", "fd", "--features", "x.npy", "y.safetensors", "--json"})).json();
   CHECK(fd["count"] == 40);
   double expected = metrics::frechet_distance(x, apps::take_rows(y, apps::choose_rows(60, 40, 0)));
   CHECK(fd["scores"]["features-FD@40"] == expected);
@@ -254,14 +139,14 @@ TEST_CASE("features computed elsewhere are scored as they are", "[cli][eval]") {
   auto [one, other] = apps::choose_halves(60, 40, 0);
   CHECK(fd["floor"]["values"]["fd"] == metrics::frechet_distance(apps::take_rows(y, other), apps::take_rows(y, one)));
   Result text =
-      done(mote_in(folder, {"eval", "kid", "--features", "x.npy", "--features", "y.safetensors", "--subsets", "7"}));
+      done(on_one_thread(folder, {"eval", "kid", "--features", "x.npy", "--features", "y.safetensors", "--subsets", "7"}));
   CHECK(contains(text.out, "features-KID@40"));
   CHECK(contains(text.out, "KID over 7 subsets of 20 images"));
   CHECK(contains(text.out, "30 images each, not 40: there are no more"));
 
   // Too few for a floor, but enough for the score.
   io::save_npy(folder.path("six.npy"), y.rows(0, 6).clone());
-  Result few = done(mote_in(folder, {"eval", "fd", "--features", "x.npy", "six.npy"}));
+  Result few = done(on_one_thread(folder, {"eval", "fd", "--features", "x.npy", "six.npy"}));
   CHECK(contains(few.out, "floor -"));
   CHECK(contains(few.out, "missing, because frechet_distance: needs more images than features"));
 }
@@ -271,7 +156,7 @@ TEST_CASE("eval nearest finds copies and says which", "[cli][eval]") {
   Tensor train = blob_images("train"), samples = apps::take_rows(train, {7, 3, 150});
   samples.data<uint8_t>()[8 * 8 * 3] ^= 4;  // the second one is a copy but for 4 levels in one value
   io::save_npy(folder.path("s.npy"), samples);
-  Json json = done(mote_in(folder, Args{"eval", "nearest", "s.npy", "synthetic:blobs", "--json", "--out", "pairs.png"} +
+  Json json = done(on_one_thread(folder, Args{"eval", "nearest", "s.npy", "synthetic:blobs", "--json", "--out", "pairs.png"} +
                                        kBlobs))
                   .json();
   CHECK(json["index"] == Json({7, 3, 150}));
@@ -284,12 +169,12 @@ TEST_CASE("eval nearest finds copies and says which", "[cli][eval]") {
   CHECK(json["floor"]["median"].get<double>() > 1);
   Tensor pairs = io::load_image(folder.path("pairs.png"));
   CHECK((pairs.shape() == Shape{8, 6 * 8 + 5 * 2, 3}));  // three pairs in a row, two white pixels between
-  Result text = done(mote_in(folder, Args{"eval", "nearest", "s.npy", "synthetic:blobs", "--count", "2"} + kBlobs));
+  Result text = done(on_one_thread(folder, Args{"eval", "nearest", "s.npy", "synthetic:blobs", "--count", "2"} + kBlobs));
   CHECK(contains(text.out, "nearest of 200 images of synthetic:blobs to each of 2 of s.npy"));
 
   // Without another split, one half of the reference is compared with the other.
   io::save_npy(folder.path("train.npy"), train);
-  Json halves = done(mote_in(folder, {"eval", "nearest", "s.npy", "train.npy", "--json"})).json();
+  Json halves = done(on_one_thread(folder, {"eval", "nearest", "s.npy", "train.npy", "--json"})).json();
   CHECK(halves["index"] == json["index"]);
   CHECK(halves["floor"]["count"] == 100);
   CHECK(halves["floor"]["compares"] == "two halves of train.npy");
@@ -360,7 +245,7 @@ TEST_CASE("compare scores every sampler at every number of steps, and shows the 
   test::ScratchFolder folder;
   copy_run(folder);
   Args args = compare_args("ddim,ddpm", "2,2000", {"--count", "150", "--seeds", "2"});
-  Json json = done(mote_in(folder, args + Args{"--json"})).json();
+  Json json = done(on_one_thread(folder, args + Args{"--json"})).json();
   CHECK(json["cells"].size() == 8);
   int finished = 0, refused = 0;
   for (const Json& cell : json["cells"]) {
@@ -387,7 +272,7 @@ TEST_CASE("compare scores every sampler at every number of steps, and shows the 
 
   // A rerun draws nothing, and shows other metrics of the same cells.
   auto written = fs::last_write_time(folder.path("run/compare/cells/ddim-2-seed0.json"));
-  Result again = done(mote_in(folder, args + Args{"--metric", "tv,coverage"}));
+  Result again = done(on_one_thread(folder, args + Args{"--metric", "tv,coverage"}));
   CHECK(fs::last_write_time(folder.path("run/compare/cells/ddim-2-seed0.json")) == written);
   CHECK(contains(again.out, "-coverage@150"));
   CHECK(!contains(again.out, "-FD@150"));
@@ -398,12 +283,12 @@ TEST_CASE("a cell holds what eval says of the same samples", "[cli][compare]") {
   copy_run(folder);
   Args args = {"compare", "--run",   "run", "--samplers", "ddim", "--steps",
                "3",       "--count", "150", "--seed",     "4",    "--quiet"};
-  done(mote_in(folder, args));
+  done(on_one_thread(folder, args));
   Json cell = Json::parse(read_text(folder.path("run/compare/cells/ddim-3-seed4.json")));
-  done(mote_in(folder, {"sample", "--run", "run", "--sampler", "ddim", "--steps", "3", "--count", "150", "--seed", "4",
+  done(on_one_thread(folder, {"sample", "--run", "run", "--sampler", "ddim", "--steps", "3", "--count", "150", "--seed", "4",
                         "--npy", "s.npy", "--batch", "7", "--quiet"}));
   for (const char* metric : {"fd", "kid", "prdc"}) {
-    Json eval = done(mote_in(folder, Args{"eval", metric, "s.npy", "synthetic:blobs", "--classifier",
+    Json eval = done(on_one_thread(folder, Args{"eval", metric, "s.npy", "synthetic:blobs", "--classifier",
                                           "run/classifier.safetensors", "--json", "--quiet"} +
                                          kBlobs))
                     .json();
@@ -419,7 +304,7 @@ TEST_CASE("a cell holds what eval says of the same samples", "[cli][compare]") {
 TEST_CASE("compare --dry-run counts network calls and writes nothing", "[cli][compare]") {
   test::ScratchFolder folder;
   copy_run(folder);
-  Json plan = done(mote_in(folder, four_cells({"--dry-run", "--json", "--seeds", "2"}))).json();
+  Json plan = done(on_one_thread(folder, four_cells({"--dry-run", "--json", "--seeds", "2"}))).json();
   CHECK(plan["cells"].size() == 8);
   CHECK(plan["open"] == 8);
   CHECK(plan["network_calls_left"] == 2 * 2 * (2 + 3) * 150);
@@ -427,11 +312,11 @@ TEST_CASE("compare --dry-run counts network calls and writes nothing", "[cli][co
   CHECK(plan["estimated_from"] == "one network call");
   CHECK(!fs::exists(folder.path("run/compare")));
 
-  done(mote_in(folder, four_cells()));
-  Json rest = done(mote_in(folder, four_cells({"--dry-run", "--json", "--seeds", "2"}))).json();
+  done(on_one_thread(folder, four_cells()));
+  Json rest = done(on_one_thread(folder, four_cells({"--dry-run", "--json", "--seeds", "2"}))).json();
   CHECK(rest["open"] == 4);
   CHECK(rest["estimated_from"] == "finished cells");
-  Result text = done(mote_in(folder, four_cells({"--dry-run"})));
+  Result text = done(on_one_thread(folder, four_cells({"--dry-run"})));
   CHECK(contains(text.out, "0 of 4 cells to draw"));
 }
 
@@ -439,20 +324,20 @@ TEST_CASE("compare goes on after a stop and ends with the same numbers", "[cli][
   test::ScratchFolder whole, folder;
   copy_run(whole);
   copy_run(folder);
-  done(mote_in(whole, four_cells()));
+  done(on_one_thread(whole, four_cells()));
 
   // Stopped once the first cell stands; the steps of the second one are long enough to be met by the signal.
   Args args = four_cells({"--threads", "1"});
   Process process(folder.path(), args);
-  REQUIRE(process.wait_for(folder.path("run/compare/cells/ddim-2-seed0.json")));
-  process.interrupt();
+  REQUIRE(process.wait_for("run/compare/cells/ddim-2-seed0.json"));
+  process.kill(SIGINT);
   Result stopped = process.wait();
   INFO(told(stopped));
   CHECK((stopped.code == 130 || stopped.code == 0));  // 0: all was done before the signal came
   std::string first = read_text(folder.path("run/compare/cells/ddim-2-seed0.json"));
   fs::remove(folder.path("run/compare/cells/ddpm-3-seed0.json"));  // open in any case
 
-  done(mote_in(folder, four_cells()));
+  done(on_one_thread(folder, four_cells()));
   CHECK((read_text(folder.path("run/compare/cells/ddim-2-seed0.json")) == first));  // not drawn again
   for (const char* cell : {"ddim-2-seed0", "ddim-3-seed0", "ddpm-2-seed0", "ddpm-3-seed0", "floor"}) {
     std::string name = std::string("run/compare/cells/") + cell + ".json";
@@ -503,29 +388,29 @@ TEST_CASE("compare goes on inside a cell from the images that were drawn before"
 TEST_CASE("cells of other settings are not mixed", "[cli][compare]") {
   test::ScratchFolder folder;
   copy_run(folder);
-  done(mote_in(folder, compare_args("ddim", "2", {"--count", "150"})));
+  done(on_one_thread(folder, compare_args("ddim", "2", {"--count", "150"})));
   Args args = compare_args("ddim", "2", {"--count", "151"});
-  CHECK_EXIT(mote_in(folder, args), 2, "count: stored 150, now 151");
-  CHECK_EXIT(mote_in(folder, args + Args{"--dry-run"}), 2, "--overwrite");
-  done(mote_in(folder, args + Args{"--overwrite"}));
-  CHECK_EXIT(mote_in(folder, args + Args{"--no-clip"}), 2, "clip: stored true, now false");
-  done(mote_in(folder, args + Args{"--no-clip", "--out", "elsewhere"}));
+  CHECK_EXIT(on_one_thread(folder, args), 2, "count: stored 150, now 151");
+  CHECK_EXIT(on_one_thread(folder, args + Args{"--dry-run"}), 2, "--overwrite");
+  done(on_one_thread(folder, args + Args{"--overwrite"}));
+  CHECK_EXIT(on_one_thread(folder, args + Args{"--no-clip"}), 2, "clip: stored true, now false");
+  done(on_one_thread(folder, args + Args{"--no-clip", "--out", "elsewhere"}));
   CHECK(fs::exists(folder.path("elsewhere/compare.csv")));
 
   // Another classifier, other images, another checkpoint.
-  done(mote_in(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--size", "8", "--limit", "60",
+  done(on_one_thread(folder, Args{"eval", "kid", "synthetic:blobs", "synthetic:blobs", "--size", "8", "--limit", "60",
                             "--classifier", "other.safetensors", "--quiet"}));
-  CHECK_EXIT(mote_in(folder, args + Args{"--classifier", "other.safetensors"}), 2, "classifier: stored");
-  CHECK_EXIT(mote_in(folder, args + Args{"--data", "synthetic:blobs", "--classifier", "run/classifier.safetensors"}), 2,
+  CHECK_EXIT(on_one_thread(folder, args + Args{"--classifier", "other.safetensors"}), 2, "classifier: stored");
+  CHECK_EXIT(on_one_thread(folder, args + Args{"--data", "synthetic:blobs", "--classifier", "run/classifier.safetensors"}), 2,
              "reference: stored");  // all 1024 of them
-  done(mote_in(folder, {"train", "--out", "run", "--resume", "--steps", "5", "--quiet"}));
-  CHECK_EXIT(mote_in(folder, args), 2, "checkpoint: stored");
+  done(on_one_thread(folder, {"train", "--out", "run", "--resume", "--steps", "5", "--quiet"}));
+  CHECK_EXIT(on_one_thread(folder, args), 2, "checkpoint: stored");
 
   test::ScratchFolder damaged;
   copy_run(damaged);
   fs::create_directories(damaged.path("run/compare/cells"));
   std::ofstream(damaged.path("run/compare/cells/ddim-2-seed0.json")) << "{";
-  CHECK_EXIT(mote_in(damaged, four_cells()), 3, "is no finished cell of mote compare");
+  CHECK_EXIT(on_one_thread(damaged, four_cells()), 3, "is no finished cell of mote compare");
 }
 
 TEST_CASE("compare says what is wrong before it draws", "[cli][compare]") {
@@ -556,7 +441,7 @@ TEST_CASE("compare says what is wrong before it draws", "[cli][compare]") {
            {{"--run", "run", "--count", "150", "--data", "nowhere:x"}, 2, "nowhere:x"},
        }) {
     INFO((wrong.args.empty() ? "no arguments" : wrong.args.back()));
-    CHECK_EXIT(mote_in(folder, Args{"compare", "--quiet"} + wrong.args), wrong.code, wrong.words);
+    CHECK_EXIT(on_one_thread(folder, Args{"compare", "--quiet"} + wrong.args), wrong.code, wrong.words);
   }
   CHECK(!fs::exists(folder.path("run/compare/cells/ddim-2-seed0.json")));
 }
@@ -564,7 +449,7 @@ TEST_CASE("compare says what is wrong before it draws", "[cli][compare]") {
 TEST_CASE("fewer images than features leave out the Frechet distance alone", "[cli][compare]") {
   test::ScratchFolder folder;
   copy_run(folder);
-  Json json = done(mote_in(folder, {"compare", "--run", "run", "--samplers", "ddim", "--steps", "2", "--count", "20",
+  Json json = done(on_one_thread(folder, {"compare", "--run", "run", "--samplers", "ddim", "--steps", "2", "--count", "20",
                                     "--metric", "kid,prec", "--json", "--quiet"}))
                   .json();
   CHECK(json["cells"][0]["values"].contains("kid"));
@@ -574,12 +459,12 @@ TEST_CASE("fewer images than features leave out the Frechet distance alone", "[c
 
 TEST_CASE("a conditional network draws without a class, or every class in turn", "[cli][compare]") {
   test::ScratchFolder folder;
-  done(mote_in(folder, kTinyTraining + Args{"--class-cond", "--out", "run"}));
+  done(on_one_thread(folder, kTinyTraining + Args{"--class-cond", "--out", "run"}));
   fs::copy(classifier(), folder.path("run/classifier.safetensors"));
   Args args = compare_args("ddim", "2", {"--count", "20", "--metric", "kid,tv"});
-  done(mote_in(folder, args));
-  CHECK_EXIT(mote_in(folder, args + Args{"--all-classes"}), 2, "class: stored \"none\", now \"all\"");
-  done(mote_in(folder, args + Args{"--all-classes", "--out", "all"}));
+  done(on_one_thread(folder, args));
+  CHECK_EXIT(on_one_thread(folder, args + Args{"--all-classes"}), 2, "class: stored \"none\", now \"all\"");
+  done(on_one_thread(folder, args + Args{"--all-classes", "--out", "all"}));
   Json none = Json::parse(read_text(folder.path("run/compare/cells/ddim-2-seed0.json")));
   Json all = Json::parse(read_text(folder.path("all/cells/ddim-2-seed0.json")));
   CHECK(none["scores"] != all["scores"]);

@@ -207,6 +207,50 @@ TEST_CASE("hostile safetensors headers are refused with the reason", "[io]") {
   }
 }
 
+TEST_CASE("a PyTorch pickle is recognised and the message says how to convert it", "[io]") {
+  ScratchFolder folder;
+  // How files of torch.save begin: a zip archive since version 1.6, before that a pickle of a magic number.
+  Bytes zip = bytes_of(std::string("PK\3\4\0\0\x08\x08\0\0\0\0\0\0\0\0\0\0", 18) + "archive/data.pkl");
+  Bytes pickle = bytes_of("\x80\x02\x8a\nl\xfc\x9c" "F\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.");
+  std::string path = folder.path("weights.pt");
+  for (const Bytes& bytes : {zip, pickle}) {
+    write_bytes(path, bytes);
+    CHECK_FAILS(Error::Kind::checkpoint, io::load_safetensors(path), path, "PyTorch pickle", "run any code",
+                "torch.load('" + path + "', map_location='cpu', weights_only=True)", "save_file");
+    CHECK_FAILS(Error::Kind::checkpoint, io::read_safetensors_header(path), "PyTorch pickle");
+  }
+  write_bytes(path, bytes_of("GIF89a, which is no pickle"));
+  CHECK(not_failing(Error::Kind::checkpoint, {"pickle"}, [&] { io::load_safetensors(path); }) != "");
+  // A header of 640 bytes begins with 0x80 0x02 too.
+  std::string header = "{" + std::string(638, ' ') + "}";
+  write_bytes(path, raw_file(header, {}));
+  CHECK(io::load_safetensors(path).tensors.empty());
+}
+
+TEST_CASE("tensors are handed over one at a time in the order of the data, and the hash is compared last", "[io]") {
+  ScratchFolder folder;
+  std::string path = folder.path("m.safetensors");
+  io::save_safetensors(path, {{"b", from({1, 2}, {2})}, {"a", from({3}, {1})}}, {{"k", "v"}});
+  std::vector<std::string> names;
+  io::read_safetensors(path, [&](const io::SafetensorsInfo& info, Tensor tensor) {
+    CHECK(tensor.shape() == info.shape);
+    CHECK_SAME(tensor, io::load_safetensors(path).tensors.at(info.name));
+    names.push_back(info.name);
+  });
+  CHECK(names == std::vector<std::string>{"b", "a"});
+  std::string bytes;
+  {
+    std::ifstream in(path, std::ios::binary);
+    bytes.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  bytes.back() ^= 1;
+  write_bytes(path, bytes_of(bytes));
+  names.clear();
+  auto take = [&](const io::SafetensorsInfo& info, Tensor) { names.push_back(info.name); };
+  CHECK_FAILS(Error::Kind::checkpoint, io::read_safetensors(path, take), "does not match its hash");
+  CHECK(names.size() == 2);
+}
+
 TEST_CASE("tensors that cannot be saved are refused before anything is written", "[io]") {
   ScratchFolder folder;
   std::string path = folder.path("m");

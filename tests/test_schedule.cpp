@@ -121,6 +121,22 @@ TEST_CASE("a bad schedule is refused with what would be right", "[schedule]") {
   CHECK(caught([] { Schedule::linear(1000, std::nan(""), 0.5); }).kind == Error::Kind::usage);
   CHECK(Schedule::named("cosine", 10).name() == "cosine");
   CHECK(Schedule::named("linear", 10).steps() == 10);
+  for (const char* name : {"linear:", "linear:1e-4", "linear:1e-4,", "linear:1e-4;0.02", "linear:1e-4,0.02x"}) {
+    INFO(name);
+    auto malformed = caught([&] { Schedule::named(name); });
+    CHECK(malformed.kind == Error::Kind::usage);
+    CHECK(malformed.says("linear:0.0001,0.02"));
+  }
+  CHECK(caught([] { Schedule::named("linear:0.5,0.02"); }).says("0 < b0 <= b1 < 1"));
+}
+
+TEST_CASE("a linear schedule can be named with the ends of its betas", "[schedule]") {
+  Schedule given = Schedule::named("linear:0.00085,0.012", 500), made = Schedule::linear(500, 0.00085, 0.012);
+  CHECK(given.name() == "linear");
+  CHECK(given.beta(0) == 0.00085);
+  CHECK(apart(given.beta(499), 0.012, 0, 1e-15) == "");
+  for (int64_t n = 0; n < 500; ++n) CHECK(given.abar(n) == made.abar(n));
+  CHECK(Schedule::named("linear:1e-4,0.02").abar(999) == Schedule::named("linear").abar(999));
 }
 
 TEST_CASE("a level outside the schedule is an error", "[schedule]") {

@@ -8,7 +8,6 @@
 #include "apps/compare.h"
 #include "apps/feature_net.h"
 #include "apps/image_source.h"
-#include "apps/read_npy.h"
 #include "autograd/gradcheck.h"
 #include "tensor/io/image.h"
 #include "tensor/io/npy.h"
@@ -21,8 +20,6 @@ using namespace mote::apps;
 using namespace mote::test;
 
 namespace {
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 Dataset blobs(const std::string& split = "train", int64_t limit = 400) {
   return load_dataset({.spec = "synthetic:blobs", .split = split, .size = 8, .channels = 0, .limit = limit});
@@ -196,7 +193,7 @@ TEST_CASE("arrays come back from npy as they were saved", "[npy]") {
       Tensor x = arange(std::max<int64_t>(shape.numel(), 1)).rows(0, shape.numel()).clone().to(dtype).view(shape);
       io::save_npy(folder.path("a.npy"), x);
       INFO(describe(x));
-      Tensor got = load_npy(folder.path("a.npy"));
+      Tensor got = io::load_npy(folder.path("a.npy"));
       CHECK(got.dtype() == dtype);
       CHECK_SAME(got, x);
     }
@@ -207,7 +204,7 @@ TEST_CASE("npy headers are read as NumPy may write them", "[npy]") {
   std::string path = folder.path("a.npy"), data(8, '\x01');
   auto load = [&](const Bytes& bytes) {
     write_bytes(path, bytes);
-    return load_npy(path);
+    return io::load_npy(path);
   };
   CHECK((load(npy_with("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 4), }     \n", data)).shape() ==
          Shape{2, 4}));
@@ -230,7 +227,7 @@ TEST_CASE("npy headers are read as NumPy may write them", "[npy]") {
   refused("{'descr': '|u1", "without its closing quote");
   CHECK_FAILS(Error::Kind::data, load(bytes_of("not an array at all")), "is no npy file");
   CHECK_FAILS(Error::Kind::data, load(npy_with("{}", "", 9)), "npy format 9.0");
-  CHECK_FAILS(Error::Kind::data, load_npy(folder.path("none.npy")), "none.npy");
+  CHECK_FAILS(Error::Kind::data, io::load_npy(folder.path("none.npy")), "none.npy");
 }
 
 TEST_CASE("damaged npy files are refused or read, never anything else", "[npy][fuzz]") {
@@ -242,7 +239,7 @@ TEST_CASE("damaged npy files are refused or read, never anything else", "[npy][f
   for (int round = 0; round < 2000; ++round) {
     write_bytes(path, mutate(whole));
     try {
-      Tensor read = load_npy(path);
+      Tensor read = io::load_npy(path);
       CHECK(read.nbytes() <= int64_t(whole.size()) + 64);
     } catch (const Error& error) {
       INFO(error.what());

@@ -198,6 +198,11 @@ TEST_CASE("validate reports everything that is wrong with a config", "[unet]") {
   CHECK(contains(problem([](UNetConfig& c) { c.multipliers = {}; }), "multipliers must have"));
   CHECK(contains(problem([](UNetConfig& c) { c.multipliers = {1, 0}; }), "multipliers must be"));
   CHECK(contains(problem([](UNetConfig& c) { c.classes = -1; }), "classes must be"));
+  CHECK(contains(problem([](UNetConfig& c) { c.norm_groups = 24; }), "32 channels does not divide into 24 groups"));
+  CHECK(contains(problem([](UNetConfig& c) { c.norm_eps = 0; }), "norm_eps must be in (0, 1)"));
+  CHECK(contains(problem([](UNetConfig& c) { c.head_width = 48; }), "heads of 48 channels do not divide a width of 64"));
+  CHECK(contains(problem([](UNetConfig& c) { c.head_width = c.heads = 2; }), "heads and head_width exclude each other"));
+  CHECK(contains(problem([](UNetConfig& c) { c.freq_shift = 16; }), "freq_shift must be 0 or more and below base / 2, 16"));
 }
 
 TEST_CASE("a config goes through json and back", "[unet]") {
@@ -209,6 +214,13 @@ TEST_CASE("a config goes through json and back", "[unet]") {
   CHECK(to_json(UNetConfig::preset("tiny")) ==
         R"({"size":28,"channels":1,"base":16,"multipliers":[1,2],"blocks":1,"attention":[14],"heads":1,)"
         R"("dropout":0.0,"classes":0})");
+  // What differs from Ho 2020 is written only where it does, so that other checkpoints stay as they were.
+  config = UNetConfig::preset("tiny");
+  config.norm_eps = 1e-5;
+  config.pad_evenly = true;
+  CHECK(contains(to_json(config), R"("classes":0,"norm_eps":1e-05,"pad_evenly":true})"));
+  CHECK(unet_config_from_json(to_json(config)) == config);
+  CHECK(unet_config_from_json(to_json(published_config())) == published_config());
 }
 
 TEST_CASE("a damaged config is refused with every problem named", "[unet]") {
@@ -217,9 +229,10 @@ TEST_CASE("a damaged config is refused with every problem named", "[unet]") {
   object["depth"] = 3;
   object["base"] = 16.5;
   object["multipliers"] = {1, "2"};
+  object["pad_evenly"] = 1;
   std::string message = error_of([&] { unet_config_from_json(object.dump()); }, Error::Kind::checkpoint);
   for (const char* part : {"missing key 'heads'", "unknown key 'depth'", "'base' has a value of the wrong type: 16.5",
-                           "'multipliers' has a value of the wrong type"})
+                           "'multipliers' has a value of the wrong type", "'pad_evenly' has a value of the wrong type: 1"})
     CHECK(contains(message, part));
   CHECK(contains(error_of([] { unet_config_from_json("{"); }, Error::Kind::checkpoint), "not a json object"));
   CHECK(contains(error_of([] { unet_config_from_json("[1]"); }, Error::Kind::checkpoint), "not a json object"));
@@ -384,7 +397,7 @@ TEST_CASE("bf16 images give a bf16 forward pass near the f32 one and f32 gradien
 
 TEST_CASE("gradients of a whole network match differences along a random direction in every layer", "[unet]") {
   Threads one(1);   // passes this small gain nothing from more, and on a busy machine threads wait 100 times as long
-  UNetConfig config = small_config();
+  UNetConfig config = GENERATE(small_config(), published_config());
   config.classes = 2;
   UNet unet(config, 1);
   set_by_formula(unet);   // the initial network has ~0 gradients almost everywhere: a check of it would check nothing

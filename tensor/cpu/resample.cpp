@@ -100,16 +100,18 @@ void gather_rows_backward(Tensor& dtable, const Tensor& ids, const Tensor& dy) {
   });
 }
 
-void timestep_embedding(Tensor& y, const Tensor& t) {
+void timestep_embedding(Tensor& y, const Tensor& t, const TimeEmbedding& kind) {
   int64_t width = y.size(1), half = width / 2;
+  int64_t sines = kind.cos_first ? half : 0, cosines = half - sines;
   for_floating("timestep_embedding", y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     for (int64_t n = 0; n < y.size(0); ++n)
       for (int64_t i = 0; i < half; ++i) {
         // In double: sin of an angle near 999 would lose three digits in float.
-        double angle = double(t.data<float>()[n]) * std::exp(-std::log(10000.0) * double(i) / double(half - 1));
-        y.data<T>()[n * width + i] = T(compute_t<T>(std::sin(angle)));
-        y.data<T>()[n * width + half + i] = T(compute_t<T>(std::cos(angle)));
+        double frequency = std::exp(-std::log(10000.0) * double(i) / (double(half) - kind.shift));
+        double angle = double(t.data<float>()[n]) * frequency;
+        y.data<T>()[n * width + sines + i] = T(compute_t<T>(std::sin(angle)));
+        y.data<T>()[n * width + cosines + i] = T(compute_t<T>(std::cos(angle)));
       }
   });
 }

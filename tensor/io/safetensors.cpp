@@ -250,6 +250,23 @@ void require_seamless(const std::string& path, std::vector<SafetensorsInfo>& ten
          " bytes behind the last tensor, which ends at byte ", covered, " of the data");
 }
 
+/// For a file whose first 16 bytes are no header of this format: says so if it is what torch.save writes, a zip archive
+/// or a bare pickle (0x80 and its version). The length of a real header is too small to begin like either.
+std::string pickle_hint(const std::string& path, std::ifstream& file) {
+  char start[4] = {};
+  file.clear();
+  file.seekg(0);
+  file.read(start, sizeof start);
+  bool is_zip = std::memcmp(start, "PK\3\4", 4) == 0;
+  bool is_pickle = start[0] == '\x80' && start[1] >= 2 && start[1] <= 5;
+  if (!is_zip && !is_pickle) return "";
+  return concat_text("\n  this looks like a PyTorch pickle (.pt, .bin, .ckpt). Opening a pickle can run any code in it, so it ",
+                     "is not read here; convert it once with PyTorch and the package safetensors:\n  python3 -c \"import ",
+                     "torch; from safetensors.torch import save_file; save_file(torch.load('", path,
+                     "', map_location='cpu', weights_only=True), 'converted.safetensors')\"\n  and if it holds more than ",
+                     "the weights, pick their dictionary out of what torch.load returns");
+}
+
 Header read_header(const std::string& path, std::ifstream& file) {
   file.seekg(0, std::ios::end);
   int64_t file_bytes = file.tellg();
@@ -261,12 +278,14 @@ Header read_header(const std::string& path, std::ifstream& file) {
   if (length > uint64_t(kLongestHeader) || int64_t(length) > file_bytes - kLengthBytes)
     fail(Error::Kind::checkpoint, path, ": the header should have ", length, " bytes, but ",
          length > uint64_t(kLongestHeader) ? concat_text(kLongestHeader, " is the most that is allowed")
-                                           : concat_text("only ", file_bytes - kLengthBytes, " follow"));
+                                           : concat_text("only ", file_bytes - kLengthBytes, " follow"),
+         pickle_hint(path, file));
   std::string text(size_t(length), '\0');
   if (!file.read(text.data(), std::streamsize(length)))
     fail(Error::Kind::checkpoint, path, ": the header cannot be read to its end");
   if (text.empty() || text[0] != '{')
-    fail(Error::Kind::checkpoint, path, ": the header does not begin with '{' at byte ", kLengthBytes);
+    fail(Error::Kind::checkpoint, path, ": the header does not begin with '{' at byte ", kLengthBytes,
+         pickle_hint(path, file));
   if (size_t zero = text.find('\0'); zero != std::string::npos)  // the JSON reader would take it for the end
     fail(Error::Kind::checkpoint, path, ": the header has a zero at byte ", kLengthBytes + int64_t(zero));
 
@@ -377,26 +396,40 @@ void save_safetensors(const std::string& path, const std::vector<std::pair<std::
   });
 }
 
-Safetensors load_safetensors(const std::string& path) {
+namespace {
+
+std::map<std::string, std::string> read_all(const std::string& path,
+                                            const std::function<void(const SafetensorsInfo&, Tensor)>& take) {
   std::ifstream file = open_file(path);
   Header header = read_header(path, file);
   Hasher hasher = hash_header(header.tensors, header.metadata);
-  Safetensors result;
   for (const SafetensorsInfo& info : header.tensors) {
     Tensor tensor = empty(info.shape, info.dtype);
     if (!file.read(static_cast<char*>(tensor.raw()), std::streamsize(tensor.nbytes())))
       fail(Error::Kind::checkpoint, path, ": tensor ", printable(info.name), " cannot be read: bytes ",
            header.data_begin + info.begin, "..", header.data_begin + info.end, " of the file");
     hasher.update(tensor.raw(), size_t(tensor.nbytes()));
-    result.tensors.emplace(info.name, std::move(tensor));
+    take(info, std::move(tensor));
   }
   if (auto stored = header.metadata.find(std::string(kHashKey)); stored != header.metadata.end())
     if (stored->second != hasher.hex())
       fail(Error::Kind::checkpoint, path, ": the content does not match its hash: ", kHashKey, " is ",
            printable(stored->second), ", the file has ", hasher.hex(),
            "; it was changed or damaged after it was written");
-  result.metadata = std::move(header.metadata);
+  return std::move(header.metadata);
+}
+
+}  // namespace
+
+Safetensors load_safetensors(const std::string& path) {
+  Safetensors result;
+  result.metadata = read_all(
+      path, [&](const SafetensorsInfo& info, Tensor tensor) { result.tensors.emplace(info.name, std::move(tensor)); });
   return result;
+}
+
+void read_safetensors(const std::string& path, const std::function<void(const SafetensorsInfo&, Tensor)>& take) {
+  read_all(path, take);
 }
 
 std::pair<std::vector<SafetensorsInfo>, std::map<std::string, std::string>> read_safetensors_header(
