@@ -9,6 +9,7 @@
 
 #include "tensor/tensor.h"
 #include "tests/catch.h"
+#include "tests/sanitized.h"
 
 namespace mote::test {
 
@@ -34,13 +35,6 @@ inline std::string difference(const Tensor& got, const Tensor& expected, double 
 }
 
 inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-/// Whether memory or threads are being checked, at some 20 times the time: what is large may then be smaller.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr bool kSanitized = true;
-#else
-inline constexpr bool kSanitized = false;
-#endif
 
 /// Sets the number of OpenMP threads while it lives.
 class Threads {

@@ -8,7 +8,6 @@
 #include "diffusion/cluster/scores.h"
 #include "diffusion/cluster/tsne.h"
 #include "tests/mixture_support.h"
-#include "tests/sanitized.h"
 
 using namespace mote;
 using namespace mote::cluster;

@@ -4,7 +4,6 @@
 
 #include "diffusion/cluster/scores.h"
 #include "tests/mixture_support.h"
-#include "tests/sanitized.h"
 
 using namespace mote;
 using namespace mote::cluster;
