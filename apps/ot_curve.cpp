@@ -1,6 +1,8 @@
 #include "apps/ot_curve.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <nlohmann/json.hpp>
@@ -64,6 +66,8 @@ OtCurve measure_ot_curve(const OtCurveOptions& options, const std::function<void
   solver_options.seed = options.seed;
   solver_options.max_samples = 2 * options.samples;
   solver_options.chi2 = 1e-9;   // no certificate before the end of the curve
+  double N = double(curve.targets);
+  solver_options.measure_samples = std::max(2.0, std::sqrt(2 * N) / 0.003 / N);   // a standard deviation of 0.003
   for (double at : {0, 5, 10, 15, 20, 25, 30, 40, 60, 80, 120, 160, 240, 320, 500, 1000, 1500, 2000, 3000, 4000})
     if (at <= options.samples) solver_options.measure_at.push_back(at);
   OtCurve::Point steps;

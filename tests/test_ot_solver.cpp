@@ -20,8 +20,8 @@ namespace {
 SolverOptions accurate(int64_t N, double samples = 1e6) {
   SolverOptions options;
   options.chi2 = 1e-12;
-  options.max_samples = samples / double(N);
-  options.batch = 1000;
+  options.max_samples = kFewer * samples / double(N);
+  options.batch = int64_t(kFewer * 1000);
   options.finish_empty = false;
   options.seed = 3;
   return options;
@@ -45,7 +45,7 @@ std::vector<double> unit_cube_heights(const Targets& targets, const Tensor& y, c
 
 std::string apart_all(const std::vector<double>& got, const std::vector<double>& expected, double absolute) {
   int64_t n = int64_t(expected.size());
-  return difference(from(got, {n}, DType::f64), from(expected, {n}, DType::f64), absolute, 0);
+  return difference(from(got, {n}, DType::f64), from(expected, {n}, DType::f64), kLooser * absolute, 0);
 }
 
 Targets weighted(const Tensor& y, const std::vector<double>& weights) {
@@ -91,12 +91,12 @@ TEST_CASE("in one dimension the heights follow from the quantiles of the source"
     CHECK(!result.converged);   // nothing can be as near as was asked for; that is a result
     // E(h*) = .794912352744916 and W2^2 = .385175294510169; the source and centring change neither but for known terms:
     // transport_cost is of rows and of a source of variance 1 whose mean is that of the targets.
-    Quality quality = measure(targets, result.heights, source, 77, 400'000);
+    Quality quality = measure(targets, result.heights, source, 77, int64_t(kFewer * 400'000));
     double scale = targets.scale(), mean = double(targets.mean().data<float>()[0]), squares = 0;
     for (int64_t i = 0; i < 4; ++i) squares += targets.weights()[size_t(i)] * std::pow(double(y.data<float>()[i]), 2);
     // |x - y|^2 from <x, y> = scale <x, row> + x mean, whose last term has mean 0.
     double cost = 1 + squares - scale * (1 + (squares - mean * mean) / (scale * scale) - transport_cost(targets, result.heights, quality));
-    CHECK(apart(cost, 0.385175294510169, 8e-3) == "");   // 4 sd of the mean of 400 000 potentials
+    CHECK(apart_all({cost}, {0.385175294510169}, 8e-3) == "");   // 4 sd of the mean of 400 000 potentials
   }
   Source cube = source_of(targets, Source::Kind::cube);
   Solver solver(targets, cube, accurate(4));
@@ -120,7 +120,7 @@ TEST_CASE("two targets in any dimension are parted by one quantile", "[ot][solve
     Solver solver(targets, source_of(targets), accurate(2));
     INFO("D " << D);
     // sd |y_1 - y_2| sqrt(w (1 - w) / n) / density = .0026, and 15 % more for the weights of the average
-    CHECK(apart(given_heights(targets, solver.run().heights)[1], 1.04880102541608, 1.2e-2) == "");
+    CHECK(apart_all(given_heights(targets, solver.run().heights), {0, 1.04880102541608}, 1.2e-2) == "");
   }
 }
 
@@ -149,7 +149,7 @@ TEST_CASE("symmetric targets have equal heights, and products of targets have su
   Targets targets = Targets::in_memory(unit);
   SolverResult result = Solver(targets, source_of(targets), accurate(6, 4e5)).run();
   CHECK(apart_all(from_first(result.heights), std::vector<double>(6, 0.0), 1e-2) == "");
-  CHECK(result.quality.largest < 1.15);   // 4 sd of counts near 720
+  CHECK(result.quality.largest < 1 + kLooser * 0.15);   // 4 sd of counts near 720
 
   Tensor corners = empty({8, 3});
   for (int64_t i = 0; i < 24; ++i) corners.data<float>()[i] = (i / 3) >> (i % 3) & 1 ? 1.0f : -1.0f;
@@ -195,7 +195,7 @@ TEST_CASE("at exact heights chi2 has mean 0 and the spread of its interval, and 
   Targets targets = plain_targets(f32({-3, -1, 0, 2}, {4, 1}));
   double q = upper_quantile(0.25);
   Tensor h = f32({0, 2 * q, 2 * q, 0}, {4});
-  int64_t runs = 400, n = 500, inside = 0;
+  int64_t runs = int64_t(kFewer * 400), n = 500, inside = 0;
   double sum = 0, squares = 0, pearson = 0;
   for (int64_t run = 0; run < runs; ++run) {
     Quality quality = measure(targets, h, source_of(targets), uint64_t(run), n);
@@ -209,7 +209,7 @@ TEST_CASE("at exact heights chi2 has mean 0 and the spread of its interval, and 
   }
   double sd = std::sqrt(2.0 * 3) / double(n);   // chi-square with 3 degrees of freedom
   CHECK(std::abs(sum / double(runs)) < 5 * sd / std::sqrt(double(runs)));
-  CHECK(apart(std::sqrt(squares / double(runs)), sd, 0, 0.25) == "");
+  CHECK(apart(std::sqrt(squares / double(runs)), sd, 0, kLooser * 0.25) == "");
   CHECK(apart(pearson / double(runs), 3, 5 * std::sqrt(6.0 / double(runs))) == "");
   CHECK(inside > int64_t(0.9 * double(runs)));
 }
@@ -288,7 +288,7 @@ TEST_CASE("what heights account for is at most the cost of any assignment of the
 // ---- Convergence -----------------------------------------------------------------------------------------------------
 
 TEST_CASE("chi2 falls as (N - 1) / samples, within a factor of two", "[ot][solver]") {
-  int64_t N = 400;
+  int64_t N = kFewer < 1 ? 120 : 400;
   Targets targets = Targets::in_memory(image_like(N, 8));
   for (Source::Kind kind : {Source::Kind::gaussian, Source::Kind::cube}) {
     SolverOptions options;
