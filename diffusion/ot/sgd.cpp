@@ -1,11 +1,11 @@
 // Averaged stochastic gradient descent on E(h) with an entropy that decreases from step to step. [Genans 2025, alg. 1]
 //   p_i(x) = softmax_i((<x, row_i> + h_i) / epsilon),   h_i -= gain tau_i (mean p_i - nu_i) / nu_i
-//   epsilon = epsilon_0 tau / sqrt(1 + r),              gain = min(1/2, gain_0 B / N r^(-2/3)), r samples a target so far
-// and the result is an average of the h, by the number of the step. nu_i / tau_i is the diagonal of the Hessian (method.h):
-// with it, and with time counted in samples a target, the constants hold for any N, D, weights and batch B. Relative to its
-// diagonal a graph Laplacian has eigenvalues up to 2, hence the 1/2.
-// Where tau is far below what it would be for independent directions, in few dimensions, coarse steps come first: epsilon
-// falls from there to tau, each step is epsilon / 2 times the relative gradient, and nothing is averaged.
+//   epsilon = epsilon_0 tau / sqrt(1 + r),   gain = min(1/2, gain_0 B / N r^(-2/3)),   r samples a target so far
+// and the result is an average of the h, by the number of the step. nu_i / tau_i is the diagonal of the Hessian
+// (method.h): with it, and with time counted in samples a target, the constants hold for any N, D, weights and batch B.
+// Relative to its diagonal a graph Laplacian has eigenvalues up to 2, hence the 1/2.
+// Where tau is far below what it would be for independent directions, in few dimensions, coarse steps come first:
+// epsilon falls from there to tau, each step is epsilon / 2 times the relative gradient, and nothing is averaged.
 #include <algorithm>
 #include <cmath>
 

@@ -49,7 +49,7 @@ struct SolverOptions {
   int64_t batch = 0;                    // samples a step; 0: chosen from N (sgd), 4000 (paper)
   std::string start = "auto";           // "extreme", "voronoi", "zero"; auto: the best of them (sgd), zero (paper)
   Tensor start_heights = {};            // f32 [N], instead of `start`
-  double epsilon = 1.5;                 // sgd: entropy of the first step over the typical gap between the two best scores
+  double epsilon = 1.5;                 // sgd: entropy at the start over the typical gap between the two best scores
   double gain = 2;                      // sgd: what a sample a target moves, over a Newton step, when there was one
   std::string average = "t";            // sgd: weights of the average: "1", "t", "t2" or "ln2"
   int64_t log_passes = 0;               // sgd: passes of 10 N samples before the first step
@@ -97,8 +97,8 @@ class Solver {
   SolverResult run(const SolverObserver& observer = {});
 
   /// Everything a later run() needs, in one safetensors file, written atomically; a resumed run equals an uninterrupted
-  /// one bit for bit. load() throws Error(checkpoint) if the file is of other targets, source or options (budgets and the wanted
-  /// chi2 may change).
+  /// one bit for bit. load() throws Error(checkpoint) if the file is of other targets, source or options (budgets and the
+  /// wanted chi2 may change).
   void save(const std::string& path) const;
   void load(const std::string& path);
 

@@ -48,7 +48,8 @@ template <class E>
 struct Packed {
   E *samples, *block;
   static int64_t count(int64_t D, int64_t panels) { return panels * packed_size<E>(D, kSamples) + kBlockElements<E>; }
-  Packed(E* memory, int64_t D, int64_t panels) : samples(memory), block(memory + panels * packed_size<E>(D, kSamples)) {}
+  Packed(E* memory, int64_t D, int64_t panels)
+      : samples(memory), block(memory + panels * packed_size<E>(D, kSamples)) {}
 };
 
 template <class E, class T>
@@ -287,7 +288,8 @@ void score_softmax(Tensor& largest, Tensor& total, Tensor& share, const Tensor& 
     Problem<T> problem(x, y, h);
     int64_t groups = (S + kGroupSamples - 1) / kGroupSamples, most = group_panels<E>(problem.D, kGroupPanels);
     int64_t kept_bytes = N * most * kSamples * int64_t(sizeof(float));
-    bool keep = pass == SoftmaxPass::both && kept_bytes <= kKeptBytes && kept_bytes * omp_get_max_threads() <= kAllKeptBytes;
+    bool keep = pass == SoftmaxPass::both && kept_bytes <= kKeptBytes &&
+                kept_bytes * omp_get_max_threads() <= kAllKeptBytes;
     int64_t height = keep ? N : kScoreRows;   // rows of scores that are kept
     ThreadScratch<E> operands(Packed<E>::count(problem.D, most));
     ThreadScratch<float> products(most * height * kSamples);
