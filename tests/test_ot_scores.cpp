@@ -180,14 +180,16 @@ TEST_CASE("of equal scores the target with the smallest number wins, also betwee
   }
 }
 
-TEST_CASE("a product of -0 and a height of 0 tie with +0: the smaller number wins", "[ot][scores]") {
-  // Ordered as bits, -0 would lose to a later +0 although it is not less.
-  Tensor x = f32({-1}, {1, 1}), y = f32({0, 0}, {2, 1}), h = f32({-0.0, 0.0}, {2});
+TEST_CASE("a score of -0 ties with +0: the smaller number wins", "[ot][scores]") {
+  // Ordered as bits, -0 would lose to a later +0 although it is not less. -1e-30 * 1e-30 is rounded to -0.
+  Tensor x = f32({-1e-30}, {1, 1}), y = f32({1e-30, 0}, {2, 1}), h = f32({-0.0, 0.0}, {2});
   CHECK(target_of_key(top(x, y, h).data<int64_t>()[0]) == 0);
-  Tensor second = no_keys(1, 1), first_y = y.rows(0, 1), last_y = y.rows(1, 2);
-  kernel::score_top(second, x, last_y, h.rows(1, 2), 1);
-  kernel::score_top(second, x, first_y, h.rows(0, 1), 0);
-  CHECK(target_of_key(second.data<int64_t>()[0]) == 0);
+  Tensor parts = no_keys(1, 1);
+  for (int64_t i : {1, 0}) kernel::score_top(parts, x, y.rows(i, i + 1), h.rows(i, i + 1), i);
+  CHECK(target_of_key(parts.data<int64_t>()[0]) == 0);
+  parts = no_keys(1, 2);
+  for (int64_t i : {1, 0}) kernel::score_top(parts, x, y.rows(i, i + 1), h.rows(i, i + 1), i);
+  CHECK(target_of_key(parts.data<int64_t>()[0]) == 0);
 }
 
 TEST_CASE("heights of +-1e30 decide, and scores that are no number are left out", "[ot][scores]") {
