@@ -38,7 +38,9 @@ Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& 
   for (int64_t first = 0; first < options.count; first += options.batch) {
     int64_t N = std::min(options.batch, options.count - first);
     Shape shape{N, config.size, config.size, config.channels};
-    Tensor x = image_noise(shape, DType::f32, start_stream(options.seed), first, device);
+    Tensor x = options.start ? options.start(first, N).to(device)
+                             : image_noise(shape, DType::f32, start_stream(options.seed), first, device);
+    check(x.shape() == shape, "draw_images: needs start states ", shape, ", got ", describe(x));
     auto times = [&](const Tensor& state, double t) {
       if (options.on_call) options.on_call();
       return full({state.size(0)}, t, DType::f32, device);

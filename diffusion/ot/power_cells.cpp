@@ -214,12 +214,18 @@ std::vector<double> start_heights(std::span<const Point> targets, const Polygon&
   return heights;
 }
 
+void subtract_mean(std::vector<double>& values) {
+  double mean = std::accumulate(values.begin(), values.end(), 0.0) / double(values.size());
+  for (double& value : values) value -= mean;
+}
+
 /// d = H^-1 g for the graph Laplacian H of the facets, sum d = 0, by conjugate gradients with the diagonal as
-/// preconditioner. g sums to 0. A graph of N nodes needs at most N steps but for rounding.
+/// preconditioner. A graph of N nodes needs at most N steps but for rounding.
 std::vector<double> solve_laplacian(const std::vector<Facet>& facets, const std::vector<double>& conductance,
                                     std::vector<double> residual) {
   size_t N = residual.size();
   std::vector<double> diagonal(N, 0), x(N, 0), z(N), direction(N), image(N);
+  subtract_mean(residual);   // H has no inverse for a constant, and what rounding leaves of one would grow
   for (size_t k = 0; k < facets.size(); ++k) {
     diagonal[facets[k].i] += conductance[k];
     diagonal[facets[k].j] += conductance[k];
@@ -227,7 +233,7 @@ std::vector<double> solve_laplacian(const std::vector<Facet>& facets, const std:
   auto product = [&](const std::vector<double>& a, const std::vector<double>& b) {
     return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
   };
-  double before = 0, goal = 1e-28 * product(residual, residual);
+  double before = 0, goal = 1e-24 * product(residual, residual);
   for (size_t step = 0; step < 10 * N && product(residual, residual) > goal; ++step) {
     for (size_t i = 0; i < N; ++i) z[i] = residual[i] / diagonal[i];
     double now = product(residual, z);
@@ -245,9 +251,9 @@ std::vector<double> solve_laplacian(const std::vector<Facet>& facets, const std:
       x[i] += now / curvature * direction[i];
       residual[i] -= now / curvature * image[i];
     }
+    subtract_mean(residual);
   }
-  double mean = std::accumulate(x.begin(), x.end(), 0.0) / double(N);
-  for (double& value : x) value -= mean;
+  subtract_mean(x);
   return x;
 }
 
@@ -310,8 +316,7 @@ ExactMap solve_exact(std::span<const Point> targets, std::span<const double> wei
   if (g.largest > options.tolerance)
     fail(Error::Kind::numeric, op, ": the masses are off by up to ", g.largest, " after ", map.steps,
          " steps of Newton's method, ", options.tolerance, " was asked for");
-  double mean = std::accumulate(map.heights.begin(), map.heights.end(), 0.0) / double(targets.size());
-  for (double& height : map.heights) height -= mean;
+  subtract_mean(map.heights);
   map.energy = brenier_energy(targets, weights, map.heights, map.cells);
   map.w2_squared = mean_square(moments_of(domain)) - 2 * map.energy;
   for (size_t i = 0; i < targets.size(); ++i) map.w2_squared += weights[i] * dot(targets[i], targets[i]);
