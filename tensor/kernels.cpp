@@ -28,6 +28,8 @@ double flops_of(std::string_view kernel, const std::vector<const Tensor*>& t) {
   if (kernel == "conv2d") return 2 * numel(0) * numel(2) / size(2, 3);       // y, x, w
   if (kernel == "conv2d_dx") return 2 * numel(1) * numel(2) / size(2, 3);    // dx, dy, w
   if (kernel == "conv2d_dw") return 2 * numel(2) * numel(0) / size(0, 3);    // dw, x, dy
+  if (kernel == "score_top") return 2 * numel(1) * size(2, 0);               // key, x, y: each x is used N times
+  if (kernel == "score_softmax") return 2 * numel(3) * size(4, 0);           // largest, total, share, x, y
   if (kernel == "attention") return 4 * numel(0) * size(0, 1);               // y: two products over T
   if (kernel == "attention_backward") return 10 * numel(2) * size(2, 1);     // five products
   return 0;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "tensor/functors.h"
+#include "tensor/scores.h"
 #include "tensor/tensor.h"
 
 namespace mote {
@@ -120,6 +121,25 @@ MOTE_KERNEL(conv2d,
             (y, x, w, bias, shift, residual, spec))
 MOTE_KERNEL(conv2d_dx, (Tensor & dx, const Tensor& dy, const Tensor& w, const Conv2dSpec& spec), (dx, dy, w, spec))
 MOTE_KERNEL(conv2d_dw, (Tensor & dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& spec), (dw, x, dy, spec))
+
+// ---- Scores of samples against targets: never more than a bounded part of them in memory -----------------------------
+// score(s, i) = sum_d x[s, d] y[i, d] + h[i];  x [S, D], y [N, D], both f32 or both bf16; h f32 [N]; sums in f32
+
+/// key [S, K] of i64: the K largest among the keys it holds (kNoKey where there is none yet), falling, and the keys
+/// (scores.h) of the scores of each sample, row 0 of y being target `first`. 1 <= K <= kMaxTop, first + N <= 2^32.
+/// Scores that are NaN or -inf are left out. The same bits however samples and targets are split into calls.
+MOTE_KERNEL(score_top, (Tensor & key, const Tensor& x, const Tensor& y, const Tensor& h, int64_t first),
+            (key, x, y, h, first))
+/// Softmax over targets of score / epsilon, epsilon > 0, summed over samples.                    [Genans 2025, alg. 1]
+///   sums:    largest [S], total [S] of f32 take the targets in: largest = max_i score, total = sum_i
+///            e^((score - largest) / epsilon); before the first of them -inf and 0
+///   shares:  share[i] = sum_s e^((score(s, i) - largest[s]) / epsilon) / total[s];  share f64 [N]
+///   both:    first the one, then the other, computing each score once where N scores a sample fit into the cache
+/// Sums of S are folded in groups of 256 samples. The same bits however targets are split at multiples of kScoreRows.
+MOTE_KERNEL(score_softmax,
+            (Tensor & largest, Tensor& total, Tensor& share, const Tensor& x, const Tensor& y, const Tensor& h,
+             double epsilon, SoftmaxPass pass),
+            (largest, total, share, x, y, h, epsilon, pass))
 
 // ---- Norm, softmax, attention --------------------------------------------------------------------------------------
 

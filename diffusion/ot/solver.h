@@ -45,18 +45,18 @@ struct SolverOptions {
   std::string method = "sgd";           // "sgd": averaged SGD with decreasing entropy; "paper": the published recipe
   double chi2 = 0.05;                   // stop when the interval of a certificate lies below
   double max_samples = 400;             // a target: give up beyond; samples of certificates are not counted
-  int64_t batch = 0;                    // samples a step; 0: chosen from N
-  double epsilon = 0;                   // sgd: entropy of the first step in units of the score; 0: the default
-  double epsilon_power = 1.0 / 3;       // entropy falls as t^-power
-  double gain = 0;                      // sgd: first step in units of a Newton step; 0: the default
-  std::string average = "t2";           // sgd: weights of the average, "t2" or "ln2"
-  int64_t log_passes = -1;              // of 10 N samples before the first step; -1: chosen from N and batch
-  bool extreme_start = true;            // false: h = 0
+  int64_t batch = 0;                    // samples a step; 0: chosen from N (sgd), 4000 (paper)
+  std::string start = "auto";           // "extreme", "voronoi", "zero", or auto: the best of them (sgd), zero (paper)
+  Tensor start_heights = {};            // f32 [N], instead of `start`
+  double epsilon = 0.4;                 // sgd: entropy of the first step over the typical gap between the two best scores
+  double gain = 1;                      // sgd: first step in units of a Newton step
+  std::string average = "t";            // sgd: weights of the average: "1", "t", "t2" or "ln2"
+  int64_t log_passes = 0;               // sgd: passes of 10 N samples before the first step
   double paper_lr = 0.1;                // paper: Adam's step
-  bool finish_empty = true;             // end with passes over cells that the certificate found empty
+  bool finish_empty = true;             // end with passes that raise cells which 10 N samples found empty
   bool rank_reduction = true;           // Gaussian source and D > N - 1: solve in the span of the targets
   std::vector<double> measure_at = {};  // samples a target at which a curve is measured; no effect on the heights
-  int64_t measure_samples = 20;         // a target, for the curve
+  double measure_samples = 20;          // a target, for each point of the curve
   uint64_t seed = 0;                    // of the source's samples; the seed of `source` is not read
 };
 

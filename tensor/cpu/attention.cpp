@@ -26,13 +26,6 @@ struct Cutter {
   }
 };
 
-/// fn(lane) for the queries of a panel: a loop of constant length, that vectorises without a remainder.
-template <class C, class Fn>
-MOTE_INLINE void each_lane(Fn&& fn) {
-#pragma omp simd
-  for (int64_t lane = 0; lane < kPanel<C>; ++lane) fn(lane);
-}
-
 /// Lanes of a panel whose products are made: half of them where the queries, as they are packed, end in the first half.
 /// The other half holds anything, and nothing reads what comes of it.
 template <class C, class E>

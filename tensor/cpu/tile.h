@@ -321,4 +321,11 @@ constexpr int64_t tile_rows(int64_t length) {
 template <class C>
 constexpr int tile_vectors(int64_t columns) { return columns <= kLanes<C> ? 1 : kTileVectors; }
 
+/// fn(lane) for the columns of a panel: a loop of constant length, that vectorises without a remainder.
+template <class C, class Fn>
+MOTE_INLINE void each_lane(Fn&& fn) {
+#pragma omp simd
+  for (int64_t lane = 0; lane < kPanel<C>; ++lane) fn(lane);
+}
+
 }  // namespace mote::cpu

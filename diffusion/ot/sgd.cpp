@@ -1,0 +1,124 @@
+// Averaged stochastic gradient descent on E(h) with an entropy that decreases from step to step. [Genans 2025, alg. 1]
+//   p_i(x) = softmax_i((<x, row_i> + h_i) / epsilon_t),   h_i -= gain_t tau_i / nu_i (mean p_i - nu_i)
+//   epsilon_t = epsilon tau t^(-1/3),                     gain_t = gain t^(-2/3)
+// and the result is an average of the h. tau_i / nu_i is the inverse of the diagonal of the Hessian (mass_scale): with it
+// the constants hold for any number of targets, any dimension and any weights.
+#include <algorithm>
+#include <cmath>
+
+#include "diffusion/ot/keys.h"
+#include "diffusion/ot/method.h"
+#include "tensor/error.h"
+#include "tensor/kernels.h"
+
+namespace mote::ot {
+namespace {
+
+class Sgd : public Method {
+ public:
+  explicit Sgd(const Problem& problem) : problem_(problem) {
+    int64_t N = problem.N();
+    batch_ = problem.options.batch;
+    if (batch_ == 0) batch_ = N < 2048 ? std::max<int64_t>(N / 8, 32) : (N / 8 + 255) / 256 * 256;
+    h_ = start_heights(problem, problem.targets.width() <= 64 ? "best" : "extreme");
+    average_ = h_;
+  }
+
+  int64_t step() override {
+    if (passes_ < problem_.options.log_passes) return pass();
+    ++t_;
+    Tensor heights = as_heights(h_), first = samples(0, std::min<int64_t>(batch_, samples_at_a_time(problem_.targets)));
+    if ((t_ & (t_ - 1)) == 0) tau_ = mass_scale(problem_, h_, first.rows(0, std::min<int64_t>(first.size(0), 1024)));
+    double tau = *std::max_element(tau_.begin(), tau_.end());
+    epsilon_ = problem_.options.epsilon * tau * std::pow(double(t_), -1.0 / 3);
+    if (!(epsilon_ > 0)) fail(Error::Kind::numeric, "ot::Solver: the two best scores of most samples are equal in step ", t_);
+    Tensor share = zeros({problem_.N()}, DType::f64);
+    for (int64_t done = 0; done < batch_;) {
+      Tensor x = done == 0 ? first : samples(done, std::min(batch_ - done, samples_at_a_time(problem_.targets)));
+      add_shares(share, heights, x);
+      done += x.size(0);
+    }
+    double gain = problem_.options.gain * std::pow(double(t_), -2.0 / 3);
+    const double* sum = share.data<double>();
+    for (size_t i = 0; i < h_.size(); ++i) {
+      double weight = problem_.targets.weights()[i];
+      h_[i] -= gain * tau_[i] * (sum[i] / (double(batch_) * weight) - 1);
+    }
+    centre(h_);
+    average();
+    return batch_;
+  }
+
+  std::vector<double> heights() const override { return average_; }
+  void restart(const std::vector<double>& heights) override { h_ = average_ = heights; }
+  double epsilon() const override { return epsilon_; }
+  int64_t steps() const override { return t_ + passes_; }
+
+  void store(std::map<std::string, Tensor>& tensors, std::map<std::string, double>& numbers) const override {
+    tensors["h"] = as_tensor(h_);
+    tensors["average"] = as_tensor(average_);
+    if (!tau_.empty()) tensors["tau"] = as_tensor(tau_);
+    numbers = {{"t", double(t_)}, {"passes", double(passes_)}, {"weight", weight_}, {"epsilon", epsilon_}};
+  }
+  void restore(const std::map<std::string, Tensor>& tensors, const std::map<std::string, double>& numbers) override {
+    h_ = as_vector(tensors.at("h"));
+    average_ = as_vector(tensors.at("average"));
+    tau_ = tensors.count("tau") ? as_vector(tensors.at("tau")) : std::vector<double>{};
+    t_ = int64_t(numbers.at("t")), passes_ = int64_t(numbers.at("passes"));
+    weight_ = numbers.at("weight"), epsilon_ = numbers.at("epsilon");
+  }
+
+ private:
+  Tensor samples(int64_t first, int64_t count) const {
+    return problem_.source.samples(iteration_of(Stream::steps, t_), first, count, problem_.targets.dtype());
+  }
+
+  /// share[i] += sum over the samples of p_i.
+  void add_shares(Tensor& share, const Tensor& heights, const Tensor& x) const {
+    const Targets& targets = problem_.targets;
+    Tensor largest = full({x.size(0)}, -std::numeric_limits<double>::infinity()), total = zeros({x.size(0)}), none;
+    std::vector<Targets::Span> chunks = targets.chunks();
+    if (chunks.size() > 1)
+      for (auto [first, last] : chunks)
+        kernel::score_softmax(largest, total, none, x, targets.rows(first, last), heights.rows(first, last), epsilon_,
+                              SoftmaxPass::sums);
+    for (auto [first, last] : chunks) {
+      Tensor part = empty({last - first}, DType::f64), into = share.rows(first, last);
+      kernel::score_softmax(largest, total, part, x, targets.rows(first, last), heights.rows(first, last), epsilon_,
+                            chunks.size() > 1 ? SoftmaxPass::shares : SoftmaxPass::both);
+      kernel::accumulate(into, part);
+    }
+  }
+
+  /// The weight of step t against all before: "1", "t", "t2", "ln2".
+  void average() {
+    const std::string& kind = problem_.options.average;
+    double t = double(t_), log = std::log(t + 1);
+    double weight = kind == "t" ? t : kind == "t2" ? t * t : kind == "ln2" ? log * log : 1;
+    weight_ += weight;
+    for (size_t i = 0; i < h_.size(); ++i) average_[i] += weight / weight_ * (h_[i] - average_[i]);
+  }
+
+  /// A log pass over 10 N samples.
+  int64_t pass() {
+    int64_t count = 10 * problem_.N();
+    uint64_t iteration = iteration_of(Stream::passes, passes_);
+    Tensor x = problem_.source.samples(iteration, 0, std::min<int64_t>(count, 1024), problem_.targets.dtype());
+    Quality quality = measure(problem_.targets, as_heights(h_), problem_.source, iteration, count);
+    log_pass(h_, problem_, quality.counts, mass_scale(problem_, h_, x), false);
+    average_ = h_;
+    ++passes_;
+    return count;
+  }
+
+  Problem problem_;
+  int64_t batch_ = 0, t_ = 0, passes_ = 0;
+  std::vector<double> h_, average_, tau_;
+  double weight_ = 0, epsilon_ = 0;   // weight_: sum of the weights of the average
+};
+
+}  // namespace
+
+std::unique_ptr<Method> make_sgd(const Problem& problem) { return std::make_unique<Sgd>(problem); }
+
+}  // namespace mote::ot
