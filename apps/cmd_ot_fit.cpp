@@ -1,5 +1,6 @@
 // cmd_ot_fit.cpp - `mote ot fit` solves for the heights of a map, `mote ot apply` carries points over with it.
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -102,7 +103,12 @@ void merge_equal(OtMap& map) {
 /// The state of an unfinished solve lies beside the map.
 std::string state_path(const std::string& out) { return out + ".state"; }
 
+/// The state is saved at the beginning, which finds out at once whether it can be, and then every few seconds.
 ot::SolverResult solve(const FitOptions& o, const OtMap& map, ot::Solver& solver) {
+  constexpr double kSaveEvery = 20;
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point saved = Clock::now();
+  solver.save(state_path(o.out));
   Progress progress("ot fit", 0, std::llround(o.max_samples * double(map.count())), "sample", o.common.quiet);
   std::string certificate;
   ot::SolverResult result = solver.run([&](const ot::SolverProgress& p) {
@@ -115,6 +121,10 @@ ot::SolverResult solve(const FitOptions& o, const OtMap& map, ot::Solver& solver
     std::snprintf(text, sizeof text, "%.1f samples a target, about %s to chi2 %g  ", p.samples_per_target,
                   seconds_text(p.seconds_left).c_str(), o.chi2);
     progress.update(p.samples, text + certificate);
+    if (std::chrono::duration<double>(Clock::now() - saved).count() > kSaveEvery) {
+      solver.save(state_path(o.out));
+      saved = Clock::now();
+    }
     return stop_signal() == 0;
   });
   progress.finish();
@@ -173,7 +183,7 @@ struct ApplyOptions {
   double max_angle = -1, epsilon = 0.1;
 };
 
-constexpr uint64_t kApply = 0x6170706c;   // "appl": the iteration of the source that --count draws from
+constexpr uint64_t kApply = 0x6170706c00000000;   // "appl": the iteration of the source that --count draws from
 
 void run_apply(const ApplyOptions& o) {
   auto require = [](bool holds, const auto&... parts) {

@@ -30,7 +30,7 @@ struct DpmOtOptions {
   int64_t level = -1, calls = 10;
   std::string levels, call_list = "5,10,20";   // eval
   int64_t count = 64, batch = 64;
-  double eta = 0, rate = 0.1;
+  double eta = 0, rate = 0.5;
   bool no_clip = false;
   ImageOutputs images;
 };

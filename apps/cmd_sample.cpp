@@ -31,7 +31,7 @@ struct SampleOptions {
   std::string sampler = "ddim", grid, variance = "large", convention = "ours", end, solver = "bh2", basis = "u",
               lower_order_end;
   int64_t offset = 0, order = 0;
-  double third = 2, tolerance = 1e-5, rate = 0.1;
+  double third = 2, tolerance = 1e-5, rate = 0.5;
   int64_t steps = -1;                      // unset: 50, or all of them for ddpm, or 10 for dpm-ot
   std::string map, finish = "ddim";        // dpm-ot
   double eta = 0;

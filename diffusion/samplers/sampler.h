@@ -34,7 +34,7 @@ struct SamplerOptions {
   double third = 2;                  // dpmpp-3m: 2 is exact to third order, 1 is what is commonly shipped
   std::optional<bool> lower_order_end = {};   // fewer past values near the end; unset: dpmpp-* and unipc yes, deis no
   double tolerance = 1e-5;           // pf-rk45: relative and absolute error of a step
-  double rate = 0.1;                 // langevin, in (0, 1]: length of a step over sigma^2
+  double rate = 0.5;                 // langevin, in (0, 1]: length of a step over sigma^2
 };
 
 /// What a term of an update multiplies. `state` is the state at the beginning of the step; the others belong to one
