@@ -1,6 +1,6 @@
 // cmd_ot_demo.cpp - `mote ot demo`: the method in the plane, on data whose perfect network is a formula. Pictures of the
 // targets, the cells of the map and what it transports, few-step DDIM against DPM-OT with the points that lie in no mode
-// in red, the sampled heights against exact ones; one page with all of it.
+// in red, the sampled heights against exact ones; one page with all of it. The points are transported by exact heights.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
@@ -114,10 +114,10 @@ class Toy {
     ot::Solver solver(targets_, source_, options);
     result.solve = solver.run([](const ot::SolverProgress&) { return stop_signal() == 0; });
     exit_if_stopped();
-    heights_ = result.solve.heights;
+    sampled_ = result.solve.heights;
 
     Clock::time_point begun = Clock::now();
-    std::vector<double> rows = targets_.rows(0, targets_.count()).to_vector(), heights = heights_.to_vector();
+    std::vector<double> rows = targets_.rows(0, targets_.count()).to_vector(), heights = sampled_.to_vector();
     std::vector<ot::Point> points;
     for (size_t i = 0; i < rows.size(); i += 2) points.push_back({rows[i], rows[i + 1]});
     ot::Polygon square = ot::rectangle({-kCube, -kCube}, {kCube, kCube});
@@ -130,6 +130,7 @@ class Toy {
       result.exact_chi2 += off * off / targets_.weights()[i];
       result.height_error = std::max(result.height_error, std::abs(heights[i] - exact.heights[i]));
     }
+    heights_ = from(exact.heights, {targets_.count()});
     exact_cells_ = exact.cells;
   }
 
@@ -143,7 +144,7 @@ class Toy {
 
   void draw_cells(ToyResult& result) const {
     Canvas canvas(kPixels, -kCube, kCube);
-    Tensor index = ot::assign(targets_, heights_, canvas.middles());
+    Tensor index = ot::assign(targets_, sampled_, canvas.middles());
     for (int64_t pixel = 0; pixel < index.numel(); ++pixel)
       canvas.set(pixel, colour_of(of_target_[size_t(index.data<int64_t>()[pixel])], true));
     for (const ot::Polygon& cell : exact_cells_.polygons)
@@ -232,19 +233,19 @@ class Toy {
   std::vector<int64_t> of_target_;   // mode of each target
   Schedule schedule_ = Schedule::cosine();
   ot::Source source_{.kind = ot::Source::Kind::cube, .width = 2};
-  Tensor heights_;
+  Tensor heights_, sampled_;   // exact, and the solver's
   ot::PowerCells exact_cells_;
 };
 
 // ---- The page ------------------------------------------------------------------------------------------------------
 
 std::string solve_text(const ToyResult& toy) {
-  char text[320];
+  char text[360];
   std::snprintf(text, sizeof text,
-                "sampled heights: %.0f samples a target in %.2f s, chi2 %.4f (95%%: %.4f to %.4f); by the areas of their "
+                "sampled heights: %.0f samples a target in %.2f s, chi2 %.4f (95%%: %.4f to %.4f)%s; by the areas of their "
                 "cells it is %.4f, and they differ by at most %.4f from the exact ones (%lld Newton steps, %.2f s)",
                 double(toy.solve.samples) / double(toy.solve.heights.numel()), toy.solve.seconds, toy.solve.quality.chi2,
-                toy.solve.quality.low, toy.solve.quality.high, toy.exact_chi2, toy.height_error,
+                toy.solve.quality.low, toy.solve.quality.high, toy.solve.converged ? "" : ", not converged", toy.exact_chi2, toy.height_error,
                 static_cast<long long>(toy.newton_steps), toy.newton_seconds);
   return text;
 }
@@ -280,7 +281,7 @@ std::string page(const DemoOptions& o, const std::vector<ToyResult>& toys) {
   }
   return html + concat_text("<p>Points in no mode: farther than 4 standard deviations from all centres, of ", o.samples,
                             " samples. Emptiest mode: share of the mode that got the fewest samples, times the number of "
-                            "modes. The network is the exact one of the data.</p>\n</body>\n</html>\n");
+                            "modes. The network is the exact one of the data, and so are the heights that dpm-ot transports by.</p>\n</body>\n</html>\n");
 }
 
 Json to_json(const ToyResult& toy) {

@@ -139,17 +139,17 @@ Result done(const Result& result) {
 // ---- What the tests share ------------------------------------------------------------------------------------------
 
 constexpr const char* kTraining = "train --data synthetic:blobs --limit 200 --unet custom --base 8 --mult 1,2 --blocks 1 "
-                                  "--attention 4 --batch 8 --ema 0.9 --steps 2 --sample-count 0 --quiet ";
+                                  "--batch 8 --ema 0.9 --steps 2 --sample-count 0 --quiet ";
 
 /// Runs of two steps: `run`, the same with another seed (`other`), schedule (`cosine`) and size (`large`); a map of 60
 /// targets for `run`, `map.safetensors`, and a classifier beside the run. Tests only read them.
 const std::string& shared() {
   static test::ScratchFolder folder;
   static std::string path = [] {
-    done(mote_in(folder, std::string(kTraining) + "--size 8 --out run"));
-    done(mote_in(folder, std::string(kTraining) + "--size 8 --seed 5 --out other"));
-    done(mote_in(folder, std::string(kTraining) + "--size 8 --schedule cosine --out cosine"));
-    done(mote_in(folder, std::string(kTraining) + "--size 12 --out large"));
+    done(mote_in(folder, std::string(kTraining) + "--size 8 --attention 4 --out run"));
+    done(mote_in(folder, std::string(kTraining) + "--size 8 --attention 4 --seed 5 --out other"));
+    done(mote_in(folder, std::string(kTraining) + "--size 8 --attention 4 --schedule cosine --out cosine"));
+    done(mote_in(folder, std::string(kTraining) + "--size 12 --attention 6 --out large"));
     done(mote_in(folder, "ot fit --run run --targets 60 --level 400 --chi2 0.1 --quiet --out map.safetensors"));
     return folder.path();
   }();
@@ -195,11 +195,11 @@ TEST_CASE("fit and apply carry noise to the points of a file, each as often as i
   test::ScratchFolder folder;
   write_text(folder.path("p.csv"), "0,0\n1,0\n0,2\n");
   write_text(folder.path("w.csv"), "0.2\n0.3\n0.5\n");
-  Json fitted = done(mote_in(folder, "ot fit --points p.csv --weights w.csv --chi2 0.002 --max-samples 100000 --seed 3 --out m.safetensors "
+  Json fitted = done(mote_in(folder, "ot fit --points p.csv --weights w.csv --chi2 0.02 --max-samples 100000 --seed 3 --out m.safetensors "
                                      "--json")).json();
   CHECK(fitted["targets"] == 3);
   CHECK(fitted["converged"] == true);
-  CHECK(fitted["chi2_interval"][1] <= 0.002);
+  CHECK(fitted["chi2_interval"][1] <= 0.02);
   CHECK(fitted["solve_flops"] > 0);
   CHECK(!fs::exists(folder.path("m.safetensors.state")));
   Json applied = done(mote_in(folder, "ot apply --map m.safetensors --count 20000 --out y.npy --index i.npy --json")).json();
@@ -212,7 +212,7 @@ TEST_CASE("fit and apply carry noise to the points of a file, each as often as i
     REQUIRE(y[2 * i + 1] == points[size_t(index[i])][1]);
     shares[size_t(index[i])] += 1.0 / double(index.size());
   }
-  for (size_t k = 0; k < 3; ++k) CHECK(apart(shares[k], std::vector{.2, .3, .5}[k], 0.03) == "");
+  for (size_t k = 0; k < 3; ++k) CHECK(apart(shares[k], std::vector{.2, .3, .5}[k], 0.06) == "");   // chi2 0.02 allows sqrt(0.02 / 5)
 
   // Given points are carried to the target whose plane is highest; a bounded angle keeps fewer of them.
   write_text(folder.path("x.csv"), "100,0\n0,100\n-100,-100\n");
@@ -250,7 +250,7 @@ TEST_CASE("targets that no map can have are refused with exit code 3", "[cli][ot
 TEST_CASE("equal targets become one where that is asked for, and a single target is a map", "[cli][ot]") {
   test::ScratchFolder folder;
   write_text(folder.path("p.csv"), "0,0\n1,0\n0,0\n0,1\n");
-  done(mote_in(folder, "ot fit --points p.csv --merge-duplicates --chi2 0.05 --max-samples 10000 --out m.safetensors --quiet"));
+  done(mote_in(folder, "ot fit --points p.csv --merge-duplicates --chi2 0.2 --max-samples 10000 --out m.safetensors --quiet"));
   apps::OtMap map = apps::load_ot_map(folder.path("m.safetensors"));
   CHECK_SAME(map.points, from({0, 0, 1, 0, 0, 1}, {3, 2}));
   CHECK(map.weights == std::vector<double>{0.5, 0.25, 0.25});
@@ -264,14 +264,14 @@ TEST_CASE("equal targets become one where that is asked for, and a single target
 TEST_CASE("a solve that does not converge ends with 6, keeps its heights, and can go on", "[cli][ot]") {
   test::ScratchFolder folder;
   write_text(folder.path("p.csv"), cloud());
-  Result short_of = mote_in(folder, "ot fit --points p.csv --chi2 0.01 --max-samples 5 --out m.safetensors --quiet");
+  Result short_of = mote_in(folder, "ot fit --points p.csv --chi2 0.02 --max-samples 5 --out m.safetensors --quiet");
   CHECK_EXIT(short_of, 6, "not converged: chi2 ");
   CHECK(contains(short_of.err, "the heights are kept in m.safetensors"));
   apps::OtMap map = apps::load_ot_map(folder.path("m.safetensors"));
   CHECK(!map.result.converged);
   CHECK(map.heights.size(0) == 40);
   REQUIRE(fs::exists(folder.path("m.safetensors.state")));
-  Json more = done(mote_in(folder, "ot fit --points p.csv --chi2 0.01 --max-samples 20000 --resume --out m.safetensors --json")).json();
+  Json more = done(mote_in(folder, "ot fit --points p.csv --chi2 0.02 --max-samples 20000 --resume --out m.safetensors --json")).json();
   CHECK(more["converged"] == true);
   CHECK(!fs::exists(folder.path("m.safetensors.state")));
   CHECK_EXIT(mote_in(folder, "ot fit --points p.csv --resume --out m.safetensors"), 4, "no unfinished solve");
@@ -280,7 +280,7 @@ TEST_CASE("a solve that does not converge ends with 6, keeps its heights, and ca
 TEST_CASE("an interrupted fit goes on to the same heights", "[cli][ot]") {
   test::ScratchFolder folder;
   write_text(folder.path("p.csv"), cloud());
-  std::string fit = "ot fit --points p.csv --chi2 0.0005 --max-samples 100000 --quiet --out ";
+  std::string fit = "ot fit --points p.csv --chi2 0.01 --max-samples 100000 --quiet --out ";
   {
     Process process(folder.path(), words(fit + "part.safetensors"));
     REQUIRE(process.wait_for(folder.path("part.safetensors.state")));   // written when the solve begins
@@ -388,7 +388,7 @@ TEST_CASE("what mote ot cannot do is said with exit code 2", "[cli][ot]") {
 TEST_CASE("ot sample and sample --sampler dpm-ot draw the same images, whatever the batch", "[cli][ot]") {
   test::ScratchFolder folder;
   std::string common = " --run " + run_named("run") + " --map " + shared_map() + " --count 5 --seed 4 ";
-  Json told = done(mote_in(folder, "ot sample" + common + "--calls 3 --npy a.npy --out a.png --dir d --json")).json();
+  Json drawn = done(mote_in(folder, "ot sample" + common + "--calls 3 --npy a.npy --out a.png --dir d --json")).json();
   done(mote_in(folder, "sample --sampler dpm-ot --steps 3" + common + "--npy b.npy --batch 2"));
   done(mote_in(folder, "sample --sampler dpm-ot:400:ddim@" + shared_map() + " --steps 3 --run " + run_named("run") +
                            " --count 5 --seed 4 --npy c.npy --batch 1"));
@@ -396,18 +396,18 @@ TEST_CASE("ot sample and sample --sampler dpm-ot draw the same images, whatever 
   CHECK(a.shape() == Shape{5, 8, 8, 3});
   CHECK_SAME(apps::load_npy(folder.path("b.npy")), a);
   CHECK_SAME(apps::load_npy(folder.path("c.npy")), a);
-  CHECK(told["network_calls"] == 3);
-  CHECK(told["timesteps"][0] == 400);
-  CHECK(told["honesty"]["level"] == 400);
-  CHECK(told["honesty"]["nearest_target"]["median"] > 0);
-  CHECK(told["honesty"]["nearest_training"]["median"] <= told["honesty"]["nearest_target"]["median"]);   // more of them
-  CHECK(told["honesty"]["targets_hit"] <= 5);
-  CHECK(told["map"]["chi2"].is_number());
-  CHECK(Json::parse(read_text(folder.path("a.png.json")))["map"]["map_hash"] == told["map"]["map_hash"]);
+  CHECK(drawn["network_calls"] == 3);
+  CHECK(drawn["timesteps"][0] == 400);
+  CHECK(drawn["honesty"]["level"] == 400);
+  CHECK(drawn["honesty"]["nearest_target"]["median"] > 0);
+  CHECK(drawn["honesty"]["nearest_training"]["median"] <= drawn["honesty"]["nearest_target"]["median"]);   // more of them
+  CHECK(drawn["honesty"]["targets_hit"] <= 5);
+  CHECK(drawn["map"]["chi2"].is_number());
+  CHECK(Json::parse(read_text(folder.path("a.png.json")))["map"]["map_hash"] == drawn["map"]["map_hash"]);
   CHECK(fs::exists(folder.path("d/000004.png")));
   CHECK(fs::exists(folder.path("d/samples.json")));
   Json sidecar = Json::parse(read_text(folder.path("b.npy.json")));
-  CHECK(sidecar["dpm_ot"]["map_hash"] == told["map"]["map_hash"]);
+  CHECK(sidecar["dpm_ot"]["map_hash"] == drawn["map"]["map_hash"]);
   CHECK(sidecar["start"] == 400);
   Json dry = done(mote_in(folder, "sample --sampler dpm-ot:300:f-pndm --steps 20 --dry-run --json" + common)).json();
   CHECK(dry["network_calls"] == 20);
