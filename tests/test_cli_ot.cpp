@@ -237,7 +237,7 @@ TEST_CASE("targets that no map can have are refused with exit code 3", "[cli][ot
   for (const Wrong& wrong : {Wrong{"0,0\n1,0\n", "0.2\n0.3\n", "sum"}, {"0,0\n1,0\n", "0\n1\n", "weight"},
                              {"0,0\n1,0\n", "-0.5\n1.5\n", "weight"}, {"0,0\n1,0\n", "nan\n1\n", "weight"},
                              {"0,0\n1,0\n", "1\n", "weights"}, {"0,0\n1,0\n0,0\n", nullptr, "equal"},
-                             {"0,0\nnan,0\n", nullptr, "finite"}, {"0,0\ninf,0\n", nullptr, "finite"}}) {
+                             {"0,0\nnan,0\n", nullptr, "is nan"}, {"0,0\ninf,0\n", nullptr, "is inf"}}) {
     write_text(folder.path("p.csv"), wrong.points);
     if (wrong.weights) write_text(folder.path("w.csv"), wrong.weights);
     INFO(wrong.points << " with " << (wrong.weights ? wrong.weights : "no weights"));
@@ -369,7 +369,7 @@ TEST_CASE("what mote ot cannot do is said with exit code 2", "[cli][ot]") {
            {"ot fit --points p.csv --level 3 --out m.safetensors", "--points: the file is all there is"},
            {fit + " --weights w.csv", "belongs to --points"}, {"ot fit --run " + run_named("run"), "--out"},
            {draw + " --level 1000", "outside the schedule"}, {draw + " --finish heun --calls 4", "exactly 4 times"},
-           {draw + " --finish fon", "cannot go on from the level"}, {draw + " --finish dimm", "did you mean 'ddim'"},
+           {draw + " --finish fon", "cannot go on from the level"}, {draw + " --finish unipv", "did you mean 'unipc'"},
            {"ot sample --out a.png --run " + run_named("run"), "--map"},
            {"sample --sampler dpm-ot --out a.png --run " + run_named("run"), "needs a map"},
            {"sample --sampler copy --map " + shared_map() + " --out a.png --run " + run_named("run"), "calls no network"},
