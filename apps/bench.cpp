@@ -121,7 +121,7 @@ Ceilings measure_ceilings() {
 // ---- Results -------------------------------------------------------------------------------------------------------
 
 Result make_result(const std::string& name, const std::string& unit, double amount, const Timing& timing, double ceiling) {
-  Result result{name, unit, amount / timing.median, amount / timing.max, amount / timing.min, 0, 0, 0, {}};
+  Result result{name, unit, amount / timing.median, amount / timing.max, amount / timing.min, 0, 0, 0, 0, {}};
   if (ceiling > 0) result.share = result.median / ceiling;
   return result;
 }
@@ -194,6 +194,7 @@ nlohmann::ordered_json to_json(const Ceilings& ceilings, const std::vector<Resul
       row["images_per_s"] = result.images_per_s;
       row["peak_mib"] = result.peak_mib;
     }
+    if (result.of_product > 0) row["of_product"] = result.of_product;
     if (against) {
       double before = against->of(result.name);
       row["ratio"] = before > 0 ? nlohmann::ordered_json(result.median / before) : nullptr;
@@ -226,6 +227,7 @@ std::string table(const Ceilings& ceilings, const std::vector<Result>& results, 
     if (against && against->of(result.name) > 0) print(text, "   %.2fx", result.median / against->of(result.name));
     else if (against) print(text, "   is not in %s", against->path.c_str());
     if (result.images_per_s > 0) print(text, "   %.1f images/s, peak %.0f MiB", result.images_per_s, result.peak_mib);
+    if (result.of_product > 0) print(text, "   %.0f%% of the product", 100 * result.of_product);
     text += '\n';
   }
   if (any_direct) print(text, "* %s\n", kDirectGflops);

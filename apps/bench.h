@@ -38,6 +38,7 @@ struct Result {
   double median = 0, min = 0, max = 0;   // in unit; larger is better
   double share = 0;                      // of the ceiling it is held to, 0 if none; may pass 1 in kDirectGflops
   double images_per_s = 0, peak_mib = 0; // train and sample only, as is
+  double of_product = 0;                 // ot only: of the speed of the plain product of the same operands, 0 if none
   std::vector<KernelCost> costs;         // the cost of one step by kernel
 };
 

@@ -8,6 +8,7 @@
 #include "apps/bench.h"
 #include "apps/commands.h"
 #include "apps/common.h"
+#include "apps/ot_curve.h"
 #include "apps/progress.h"
 #include "autograd/ops.h"
 #include "nn/optim.h"
@@ -25,9 +26,10 @@ struct BenchOptions : CommonOptions {
   bool profile = false;
   const CLI::Option* precision_flag = nullptr;   // whether it was given
   std::string against;
+  OtCurveOptions curve;                          // of ot-curve
 };
 
-const std::vector<std::string> kSubjects = {"gemm", "conv", "norm", "attention", "train", "sample"};
+const std::vector<std::string> kSubjects = {"gemm", "conv", "norm", "attention", "ot", "train", "sample"};
 
 Tensor draw(const Shape& shape, uint64_t seed, DType dtype = DType::f32) {
   return normal(shape, DType::f32, Generator{seed}).to(dtype);
@@ -55,6 +57,7 @@ class Bench {
       if (subject == "conv") conv();
       if (subject == "norm") norm();
       if (subject == "attention") attention_op();
+      if (subject == "ot") scores();
       if (is_network) network(subject == "train");
     }
   }
@@ -121,6 +124,37 @@ class Bench {
     }
   }
 
+  /// Scores of samples against targets beside the product that would store them all. The four take turns, so that what
+  /// slows the machine for a while slows all of them.
+  void scores() {
+    struct Case { int64_t samples, targets, width; };
+    for (Case c : {Case{1024, 4000, 784}, {1024, 4000, 3072}}) {
+      Tensor x = draw({c.samples, c.width}, 1, dtype_), y = draw({c.targets, c.width}, 2, dtype_), h = zeros({c.targets});
+      Tensor all = empty({c.samples, c.targets}, dtype_), one = zeros({c.samples, 1}, DType::i64), eight = zeros({c.samples, 8}, DType::i64);
+      Tensor largest = zeros({c.samples}), total = zeros({c.samples}), share = empty({c.targets}, DType::f64);
+      double epsilon = 0.25 * std::sqrt(double(c.width));   // about the gap between the two best scores
+      struct Kernel { const char* name; std::function<void()> run; };
+      const std::vector<Kernel> kernels = {
+          {"product, stored", [&] { kernel::matmul(all, x, y, false, true, {}); }},
+          {"argmax", [&] { kernel::score_top(one, x, y, h, 0); }},
+          {"top 8", [&] { kernel::score_top(eight, x, y, h, 0); }},
+          {"softmax sums", [&] { kernel::score_softmax(largest, total, share, x, y, h, epsilon, SoftmaxPass::both); }}};
+      std::vector<std::vector<double>> seconds(kernels.size());
+      for (int run = 0; run < options_.runs; ++run)
+        for (size_t k = 0; k < kernels.size(); ++k) seconds[k].push_back(time_runs(1, kernels[k].run).median);
+      double product = 0, flop = 2.0 * double(c.samples * c.targets * c.width);
+      for (size_t k = 0; k < kernels.size(); ++k) {
+        std::sort(seconds[k].begin(), seconds[k].end());
+        Timing timing{seconds[k][seconds[k].size() / 2], seconds[k].front(), seconds[k].back()};
+        std::string name = named("ot %s %ldx%ldx%ld %s", kernels[k].name, c.samples, c.targets, c.width, name_.c_str());
+        Result result = make_result(name, kGflops, flop / 1e9, timing, ceilings_.gflops(dtype_));
+        if (k == 0) product = result.median;
+        else result.of_product = result.median / product;
+        results_.push_back(result);
+      }
+    }
+  }
+
   /// A whole training step (noise, forward, backward, clip, AdamW, EMA) or one noise prediction.
   void network(bool training) {
     nn::UNetConfig config = nn::UNetConfig::preset(options_.unet);
@@ -179,7 +213,19 @@ class Bench {
   std::vector<Result> results_;
 };
 
+void run_ot_curve(const BenchOptions& options) {
+  start(options);
+  OtCurveOptions curve_options = options.curve;
+  curve_options.dtype = precision_named(options.precision);
+  curve_options.seed = options.seed;
+  OtCurve curve = measure_ot_curve(curve_options, [&](const std::string& text) {
+    if (!options.quiet) std::fprintf(stderr, "ot-curve: %s\n", text.c_str());
+  });
+  std::fputs((options.json ? ot_curve_json(curve) : ot_curve_table(curve)).c_str(), stdout);
+}
+
 void run_bench(const BenchOptions& options) {
+  if (options.what == std::vector<std::string>{"ot-curve"}) return run_ot_curve(options);
   if (options.batch < 1) fail(Error::Kind::usage, "--batch: needs at least 1, got ", options.batch);
   if (options.runs < 1) fail(Error::Kind::usage, "--runs: needs at least 1, got ", options.runs);
   std::vector<std::string> subjects;
@@ -216,11 +262,19 @@ void add_bench_command(CLI::App& app) {
   CLI::App& command = add_command(app, "bench", "measure speed against the ceilings of this machine",
                                   "mote bench train --unet fmnist --batch 64 --precision bf16 --profile", options, [] { run_bench(options); });
   options.precision_flag = command.get_option("--precision")->description("f32 or bf16; left out, single ops run in both");
-  command.add_option("what", options.what, "gemm, conv, norm, attention, train, sample or all");
+  command.add_option("what", options.what, "gemm, conv, norm, attention, ot, train, sample or all; or ot-curve by itself: chi2 of the transport solver against samples");
   command.add_option("--unet", options.unet, "preset for train and sample")->capture_default_str();
   command.add_option("--batch", options.batch, "images a step for train and sample")->capture_default_str();
   command.add_option("--runs", options.runs, "timed runs of each case; the median is reported")->capture_default_str();
   command.add_flag("--profile", options.profile, "cost of each kernel in a train or sample step");
+  command.add_option("--data", options.curve.data.spec, "ot-curve: images that are the targets")->default_val("fashion-mnist");
+  command.add_option("--split", options.curve.data.split, "ot-curve: train or test")->default_val("test");
+  command.add_option("--limit", options.curve.data.limit, "ot-curve: only so many targets; 0: all")->capture_default_str();
+  command.add_option("--source", options.curve.source, "ot-curve: gaussian or cube")->capture_default_str();
+  command.add_option("--method", options.curve.method, "ot-curve: sgd, or paper (the published recipe)")->capture_default_str();
+  command.add_option("--samples", options.curve.samples, "ot-curve: samples a target at the end")->capture_default_str();
+  command.add_option("--chi2", options.curve.chi2, "ot-curve: what the certificate has to show")->capture_default_str();
+  command.add_option("--ot-batch", options.curve.batch, "ot-curve: samples a step; 0: chosen")->capture_default_str();
   command.add_option("--against", options.against, "JSON of an earlier run to compare with, row by row");
 }
 

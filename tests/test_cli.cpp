@@ -480,6 +480,13 @@ TEST_CASE("a benchmark is a table or JSON, and can be held against an earlier on
   write_text(folder.path("broken.json"), "{\"results\": [{}]}");
   CHECK_EXIT(mote_in(folder, with({"--against", "broken.json"})), 3, "broken.json: is not the output of");
   CHECK_EXIT(mote_in(folder, {"bench", "gem"}), 2, "did you mean 'gemm'");
+  Result curve = mote_in(folder, {"bench", "ot-curve", "--data", "synthetic:blobs", "--limit", "60", "--samples", "10", "--json"});
+  CHECK_EXIT(curve, 0, "10.1 samples a target");   // 3 steps are 96 samples, 19 are 608
+  Json chi2 = Json::parse(curve.out);
+  CHECK(chi2["curve"].size() == 3);
+  CHECK(chi2["curve"][2]["quality"]["chi2"] < chi2["curve"][0]["quality"]["chi2"]);
+  CHECK(chi2["solved"]["converged"] == true);
+  CHECK_EXIT(mote_in(folder, {"bench", "ot-curve", "--data", "synthetic:blobs", "--method", "newton"}), 2, "sgd or paper");
   CHECK_EXIT(mote_in(folder, {"bench", "train", "--runs", "0"}), 2, "--runs");
   CHECK_EXIT(mote_in(folder, {"bench", "train", "--unet", "huge"}), 2, "tiny, fmnist, cifar10");
 }

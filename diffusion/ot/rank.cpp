@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kBlock = 64;    // columns made before the rest of the matrix is brought up to date
 constexpr int64_t kStrip = 256;   // rows brought up to date at a time
 
-/// Products of all rows in f64 [N, N], summed over pieces of their width so that few of their numbers are in f64 at once.
+/// Products of all rows less their mean in f64 [N, N], summed over pieces of their width so that few of their numbers are in f64 at once.
 Tensor gram(const Targets& targets) {
   int64_t N = targets.count(), D = targets.width(), piece = 4096;
   Tensor rows = targets.rows(0, N), sum = zeros({N, N}, DType::f64), part = empty({N, N}, DType::f64);
@@ -24,6 +24,14 @@ Tensor gram(const Targets& targets) {
     kernel::matmul(part, wide, wide, false, true, {});
     kernel::accumulate(sum, part);
   }
+  // Centred once more in f64: a shift of all targets changes no cell, and their mean is no direction to solve in.
+  double *g = sum.data<double>(), all = 0;
+  std::vector<double> mean(size_t(N), 0.0);
+  for (int64_t i = 0; i < N; ++i)
+    for (int64_t j = 0; j < N; ++j) mean[size_t(i)] += g[i * N + j] / double(N);
+  for (double one : mean) all += one / double(N);
+  for (int64_t i = 0; i < N; ++i)
+    for (int64_t j = 0; j < N; ++j) g[i * N + j] += all - mean[size_t(i)] - mean[size_t(j)];
   return sum;
 }
 
@@ -34,7 +42,8 @@ std::vector<Tensor> pivoted_cholesky(Tensor& rest) {
   double* r = rest.data<double>();
   std::vector<double> diagonal;
   for (int64_t i = 0; i < N; ++i) diagonal.push_back(r[i * N + i]);
-  double tolerance = double(N) * 0x1p-52 * *std::max_element(diagonal.begin(), diagonal.end());
+  // Rows are f32: what is shorter than their rounding is no direction of theirs.
+  double tolerance = std::max(double(N) * 0x1p-52, 0x1p-44) * *std::max_element(diagonal.begin(), diagonal.end());
   std::vector<char> used(size_t(N), 0);
   std::vector<Tensor> blocks;
   for (bool more = true; more;) {

@@ -1,8 +1,9 @@
 // Averaged stochastic gradient descent on E(h) with an entropy that decreases from step to step. [Genans 2025, alg. 1]
-//   p_i(x) = softmax_i((<x, row_i> + h_i) / epsilon_t),   h_i -= gain_t tau_i / nu_i (mean p_i - nu_i)
-//   epsilon_t = epsilon tau t^(-1/3),                     gain_t = gain t^(-2/3)
-// and the result is an average of the h. tau_i / nu_i is the inverse of the diagonal of the Hessian (mass_scale): with it
-// the constants hold for any number of targets, any dimension and any weights.
+//   p_i(x) = softmax_i((<x, row_i> + h_i) / epsilon),   h_i -= gain tau_i (mean p_i - nu_i) / nu_i
+//   epsilon = epsilon_0 tau / sqrt(1 + r),              gain = min(1/2, gain_0 B / N r^(-2/3)), r samples a target so far
+// and the result is an average of the h, by the number of the step. nu_i / tau_i is the diagonal of the Hessian (method.h):
+// with it, and with time counted in samples a target, the constants hold for any N, D, weights and batch B. Relative to its
+// diagonal a graph Laplacian has eigenvalues up to 2, hence the 1/2.
 #include <algorithm>
 #include <cmath>
 
@@ -22,15 +23,20 @@ class Sgd : public Method {
     if (batch_ == 0) batch_ = N < 2048 ? std::max<int64_t>(N / 8, 32) : (N / 8 + 255) / 256 * 256;
     h_ = start_heights(problem, problem.targets.width() <= 64 ? "best" : "extreme");
     average_ = h_;
+    spread_ = spread_of_targets(problem.targets);
   }
 
   int64_t step() override {
     if (passes_ < problem_.options.log_passes) return pass();
     ++t_;
     Tensor heights = as_heights(h_), first = samples(0, std::min<int64_t>(batch_, samples_at_a_time(problem_.targets)));
-    if ((t_ & (t_ - 1)) == 0) tau_ = mass_scale(problem_, h_, first.rows(0, std::min<int64_t>(first.size(0), 1024)));
-    double tau = *std::max_element(tau_.begin(), tau_.end());
-    epsilon_ = problem_.options.epsilon * tau * std::pow(double(t_), -1.0 / 3);
+    if ((t_ & (t_ - 1)) == 0) {   // cells change most in the first steps
+      double gap = typical_gap(problem_, h_, first.rows(0, std::min<int64_t>(first.size(0), 1024)));
+      // Far from the solution gaps are wide, and an entropy as wide would lead further away.
+      gap_ = t_ == 1 ? gap : std::min(gap_, gap);
+    }
+    double share_of_targets = double(batch_) / double(problem_.N()), r = share_of_targets * double(t_);
+    epsilon_ = problem_.options.epsilon * gap_ / std::sqrt(1 + r);
     if (!(epsilon_ > 0)) fail(Error::Kind::numeric, "ot::Solver: the two best scores of most samples are equal in step ", t_);
     Tensor share = zeros({problem_.N()}, DType::f64);
     for (int64_t done = 0; done < batch_;) {
@@ -38,11 +44,11 @@ class Sgd : public Method {
       add_shares(share, heights, x);
       done += x.size(0);
     }
-    double gain = problem_.options.gain * std::pow(double(t_), -2.0 / 3);
+    double gain = gap_ * std::min(0.5, problem_.options.gain * share_of_targets * std::pow(r, -2.0 / 3));
     const double* sum = share.data<double>();
     for (size_t i = 0; i < h_.size(); ++i) {
       double weight = problem_.targets.weights()[i];
-      h_[i] -= gain * tau_[i] * (sum[i] / (double(batch_) * weight) - 1);
+      h_[i] -= gain * spread_[i] * (sum[i] / (double(batch_) * weight) - 1);
     }
     centre(h_);
     average();
@@ -57,15 +63,13 @@ class Sgd : public Method {
   void store(std::map<std::string, Tensor>& tensors, std::map<std::string, double>& numbers) const override {
     tensors["h"] = as_tensor(h_);
     tensors["average"] = as_tensor(average_);
-    if (!tau_.empty()) tensors["tau"] = as_tensor(tau_);
-    numbers = {{"t", double(t_)}, {"passes", double(passes_)}, {"weight", weight_}, {"epsilon", epsilon_}};
+    numbers = {{"t", double(t_)}, {"passes", double(passes_)}, {"weight", weight_}, {"gap", gap_}, {"epsilon", epsilon_}};
   }
   void restore(const std::map<std::string, Tensor>& tensors, const std::map<std::string, double>& numbers) override {
     h_ = as_vector(tensors.at("h"));
     average_ = as_vector(tensors.at("average"));
-    tau_ = tensors.count("tau") ? as_vector(tensors.at("tau")) : std::vector<double>{};
     t_ = int64_t(numbers.at("t")), passes_ = int64_t(numbers.at("passes"));
-    weight_ = numbers.at("weight"), epsilon_ = numbers.at("epsilon");
+    weight_ = numbers.at("weight"), gap_ = numbers.at("gap"), epsilon_ = numbers.at("epsilon");
   }
 
  private:
@@ -105,7 +109,7 @@ class Sgd : public Method {
     uint64_t iteration = iteration_of(Stream::passes, passes_);
     Tensor x = problem_.source.samples(iteration, 0, std::min<int64_t>(count, 1024), problem_.targets.dtype());
     Quality quality = measure(problem_.targets, as_heights(h_), problem_.source, iteration, count);
-    log_pass(h_, problem_, quality.counts, mass_scale(problem_, h_, x), false);
+    log_pass(h_, problem_, quality.counts, x, false);
     average_ = h_;
     ++passes_;
     return count;
@@ -113,8 +117,9 @@ class Sgd : public Method {
 
   Problem problem_;
   int64_t batch_ = 0, t_ = 0, passes_ = 0;
-  std::vector<double> h_, average_, tau_;
-  double weight_ = 0, epsilon_ = 0;   // weight_: sum of the weights of the average
+  std::vector<double> h_, average_, spread_;
+  double weight_ = 0;                 // the sum of the weights of the average
+  double gap_ = 0, epsilon_ = 0;
 };
 
 }  // namespace

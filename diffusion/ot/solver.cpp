@@ -91,10 +91,16 @@ struct Solver::State {
     return measure(problem.targets, heights(), problem.source, iteration_of(stream, number), count, first);
   }
 
-  /// Doubles a fresh sample until the interval lies on one side of the wanted chi2, or is a tenth of it wide.
+  /// Samples that measure a chi2 near the wanted one to a tenth of it, within reason.
+  int64_t enough_samples() const {
+    double N = double(problem.N());
+    return int64_t(std::clamp(20 * std::sqrt(2 * N) / problem.options.chi2, 4 * N, 40 * N + 4096));
+  }
+
+  /// Doubles a fresh sample until the interval lies on one side of the wanted chi2, or there are enough.
   Quality certificate() {
-    double N = double(problem.N()), wanted = problem.options.chi2;
-    int64_t most = int64_t(std::max(4 * N, 20 * std::sqrt(2 * N) / wanted)), count = std::min(most, 2 * problem.N() + 64);
+    double wanted = problem.options.chi2;
+    int64_t most = enough_samples(), count = std::min(most, 2 * problem.N() + 64);
     Quality quality = measured(Stream::certificates, certificates, count);
     while (quality.low <= wanted && wanted < quality.high && count < most) {
       int64_t more = std::min(count, most - count);
@@ -111,12 +117,13 @@ struct Solver::State {
 
   /// Raises cells that 10 N samples found empty, a few times; what is measured last is the certificate of the result.
   void finish() {
-    for (int pass = 0; pass < 4; ++pass) {
-      quality = measured(Stream::finish, finishes++, 10 * problem.N() + 64);
+    int64_t count = std::max(10 * problem.N(), enough_samples());
+    for (int pass = 0;; ++pass) {
+      quality = measured(Stream::finish, finishes++, count);
       if (quality->empty == 0 || pass == 3) return;
       std::vector<double> heights = method->heights();
       Tensor x = problem.source.samples(iteration_of(Stream::finish, finishes), 0, 1024, problem.targets.dtype());
-      log_pass(heights, problem, quality->counts, mass_scale(problem, heights, x), true);
+      log_pass(heights, problem, quality->counts, x, true);
       method->restart(heights);
       samples += quality->samples;   // they have shaped the heights
       certificate_samples -= quality->samples;
@@ -148,9 +155,9 @@ SolverResult Solver::run(const SolverObserver& observer) {
       progress.measured = s.measured(Stream::curve, s.marks++, count);
     } else if (double(s.samples) >= std::min(s.next_certificate, s.limit()) || s.method->has_ended()) {
       s.quality = progress.certificate = s.certificate();
-      bool holds = s.quality->high <= options.chi2;
-      s.done = holds || double(s.samples) >= s.limit() || s.method->has_ended();
-      if (s.done && options.finish_empty) s.finish();
+      bool last = double(s.samples) >= s.limit() || s.method->has_ended();
+      if (options.finish_empty && (last || s.quality->high <= options.chi2)) s.finish();
+      s.done = last || s.quality->high <= options.chi2;
       // chi2 falls as 1 / samples.
       double factor = std::clamp(1.05 * s.quality->chi2 / options.chi2, 1.1, 4.0);
       s.next_certificate = factor * double(s.samples);
@@ -238,7 +245,7 @@ void Solver::save(const std::string& path) const {
                                                  {"solver.seconds", exact(s.seconds)}};
   for (const auto& [key, value] : numbers) metadata["method." + key] = exact(value);
   for (const auto& [key, value] : identity(s.given_hash, s.problem)) metadata["of." + key] = value;
-  if (s.quality) {
+  if (s.quality && s.method) {
     metadata["quality.potential"] = exact(s.quality->potential);
     Tensor counts = empty({s.problem.N()}, DType::i64);
     std::copy(s.quality->counts.begin(), s.quality->counts.end(), counts.data<int64_t>());

@@ -48,8 +48,8 @@ struct SolverOptions {
   int64_t batch = 0;                    // samples a step; 0: chosen from N (sgd), 4000 (paper)
   std::string start = "auto";           // "extreme", "voronoi", "zero", or auto: the best of them (sgd), zero (paper)
   Tensor start_heights = {};            // f32 [N], instead of `start`
-  double epsilon = 0.4;                 // sgd: entropy of the first step over the typical gap between the two best scores
-  double gain = 1;                      // sgd: first step in units of a Newton step
+  double epsilon = 1.5;                 // sgd: entropy of the first step over the typical gap between the two best scores
+  double gain = 2;                      // sgd: what a sample a target moves, over a Newton step, when there was one
   std::string average = "t";            // sgd: weights of the average: "1", "t", "t2" or "ln2"
   int64_t log_passes = 0;               // sgd: passes of 10 N samples before the first step
   double paper_lr = 0.1;                // paper: Adam's step

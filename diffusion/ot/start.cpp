@@ -68,7 +68,7 @@ std::vector<double> start_heights(const Problem& problem, const std::string& aut
   return heights;
 }
 
-std::vector<double> mass_scale(const Problem& problem, const std::vector<double>& heights, const Tensor& x) {
+double typical_gap(const Problem& problem, const std::vector<double>& heights, const Tensor& x) {
   Tensor keys = top_keys(problem.targets, as_heights(heights), x, 2);
   std::vector<double> gaps;
   for (int64_t s = 0; s < x.size(0); ++s)
@@ -76,18 +76,27 @@ std::vector<double> mass_scale(const Problem& problem, const std::vector<double>
                    double(score_of_key(keys.data<int64_t>()[2 * s + 1])));
   // With P(gap < g) = 1 - e^(-g / tau), as for the gaps of extreme values, a quarter of them lie below tau ln(4/3).
   std::sort(gaps.begin(), gaps.end());
-  double tau = gaps[gaps.size() / 4] / std::log(4.0 / 3);
-  return std::vector<double>(size_t(problem.N()), tau);
+  return gaps[gaps.size() / 4] / std::log(4.0 / 3);
 }
 
-void log_pass(std::vector<double>& heights, const Problem& problem, const std::vector<int64_t>& counts,
-              const std::vector<double>& tau, bool only_empty) {
+std::vector<double> spread_of_targets(const Targets& targets) {
+  const std::vector<double>& s = targets.score_std();
+  double mean = std::accumulate(s.begin(), s.end(), 0.0) / double(s.size());
+  std::vector<double> spread;
+  for (double one : s) spread.push_back(mean > 0 ? std::clamp(one / mean, 1.0 / 3, 3.0) : 1);
+  return spread;
+}
+
+void log_pass(std::vector<double>& heights, const Problem& problem, const std::vector<int64_t>& counts, const Tensor& x,
+              bool only_empty) {
   constexpr double kFraction = 0.4;   // of a Newton step; a whole one oscillates
+  double gap = typical_gap(problem, heights, x);
+  std::vector<double> spread = spread_of_targets(problem.targets);
   double samples = double(std::accumulate(counts.begin(), counts.end(), int64_t(0)));
   for (size_t i = 0; i < heights.size(); ++i) {
     if (only_empty && counts[i] > 0) continue;
     double ratio = std::log((samples * problem.targets.weights()[i] + 0.5) / (double(counts[i]) + 0.5));
-    heights[i] += kFraction * tau[i] * std::clamp(ratio, -1.0, 1.0);
+    heights[i] += kFraction * gap * spread[i] * std::clamp(ratio, -1.0, 1.0);
   }
   centre(heights);
 }
