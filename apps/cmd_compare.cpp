@@ -38,7 +38,7 @@ struct CompareOptions {
   CommonOptions common;
   std::string run, out, weights = "ema";
   std::string map, finish = "ddim";  // dpm-ot
-  std::string samplers = "ddim", steps = "10,20,50", metrics = "fd,kid,prec,rec";
+  std::string samplers = "ddim", steps = "10,20,50", calls, metrics = "fd,kid,prec,rec";
   int64_t count = 5000, seeds = 1, batch = 64;
   std::string grid, variance = "large";
   double eta = 0;
@@ -81,8 +81,11 @@ void check_usage(const CompareOptions& o) {
     else require(std::find(known.begin(), known.end(), name) != known.end(), "--samplers: '", name,
             "' is unknown: choose from ", joined(known), did_you_mean(name, known));
   }
-  words("--steps", o.steps);
-  for (int64_t steps : int_list("--steps", o.steps)) require(steps >= 1, "--steps: must be 1 or more, got ", steps);
+  for (const auto& [flag, text] : {std::pair{"--steps", &o.steps}, std::pair{"--calls", &o.calls}}) {
+    if (text->empty() && text == &o.calls) continue;
+    words(flag, *text);
+    for (int64_t number : int_list(flag, *text)) require(number >= 1, flag, ": must be 1 or more, got ", number);
+  }
 }
 
 std::vector<Metric> chosen_metrics(const CompareOptions& o) {
@@ -145,9 +148,12 @@ std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoi
   for (const std::string& sampler : samplers) {
     auto jumper = jumpers.find(sampler);
     bool is_copy = jumper != jumpers.end() && jumper->second.name.is_copy;
-    for (int64_t steps : is_copy ? std::vector<int64_t>{0} : int_list("--steps", o.steps)) {
+    bool by_calls = !o.calls.empty();
+    for (int64_t steps : is_copy ? std::vector<int64_t>{0} : int_list("--steps", by_calls ? o.calls : o.steps)) {
       Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
       try {
+        if (by_calls && jumper == jumpers.end())
+          steps = cell.steps = with_network_calls(schedule, sampler_options(o, checkpoint, sampler, 1), steps).steps;
         if (!is_copy)
           cell.calls = network_calls(plan_sampler(
               schedule, cell_options(o, checkpoint, jumper == jumpers.end() ? nullptr : &jumper->second, sampler, steps)));
@@ -539,6 +545,8 @@ void add_compare_command(CLI::App& app) {
       ->group(cells)
       ->capture_default_str();
   sub.add_option("--steps", o->steps, "comma-separated numbers of steps; of dpm-ot: network calls after the jump")->group(cells)->capture_default_str();
+  sub.add_option("--calls", o->calls, "instead of --steps: as many steps as make exactly these numbers of network calls")
+      ->group(cells);
   sub.add_option("--map", o->map, "dpm-ot, copy: the map of `mote ot fit`")->group(cells);
   sub.add_option("--finish", o->finish, "dpm-ot: the sampler that goes on from the map's level")
       ->group(cells)

@@ -321,6 +321,7 @@ void run_demo(const DemoOptions& o) {
   if (o.targets < 1 || o.targets > 20000) fail(Error::Kind::usage, "--targets: must be 1 to 20000, got ", o.targets);
   if (o.samples < 1 || o.samples > 1000000) fail(Error::Kind::usage, "--samples: must be 1 to 1000000, got ", o.samples);
   if (!(o.chi2 > 0)) fail(Error::Kind::usage, "--chi2: must be positive, got ", o.chi2);
+  if (!(o.max_samples > 0)) fail(Error::Kind::usage, "--max-samples: must be positive, got ", o.max_samples);
   start(o.common);
   std::error_code error;
   fs::create_directories(o.out, error);
@@ -356,6 +357,7 @@ void add_ot_demo(CLI::App& ot) {
   sub.add_option("--targets", o->targets, "of each data set")->group("Demo")->capture_default_str();
   sub.add_option("--samples", o->samples, "drawn in each way")->group("Demo")->capture_default_str();
   sub.add_option("--chi2", o->chi2, "of the sampled heights")->group("Demo")->capture_default_str();
+  sub.add_option("--max-samples", o->max_samples, "a target: give up beyond")->group("Demo")->capture_default_str();
 }
 
 }  // namespace mote::apps

@@ -150,6 +150,7 @@ const std::string& shared() {
     done(mote_in(folder, std::string(kTraining) + "--size 8 --attention 4 --seed 5 --out other"));
     done(mote_in(folder, std::string(kTraining) + "--size 8 --attention 4 --schedule cosine --out cosine"));
     done(mote_in(folder, std::string(kTraining) + "--size 12 --attention 6 --out large"));
+    done(mote_in(folder, "eval kid synthetic:blobs synthetic:blobs --size 8 --limit 200 --classifier net.safetensors --quiet"));
     done(mote_in(folder, "ot fit --run run --targets 60 --level 400 --chi2 0.1 --quiet --out map.safetensors"));
     return folder.path();
   }();
@@ -445,9 +446,9 @@ TEST_CASE("ot eval tabulates levels and calls beside the copies and the floor", 
 
 TEST_CASE("compare takes dpm-ot at several levels and the copies, and goes on after a stop", "[cli][ot][compare]") {
   test::ScratchFolder folder;
-  std::string line = "compare --run " + run_named("run") + " --classifier net.safetensors --subsets 5 --count 150 --steps 2,4 "
+  std::string line = "compare --run " + run_named("run") + " --classifier " + run_named("net.safetensors") + " --subsets 5 --count 30 --steps 2,4 "
                      "--samplers ddim,dpm-ot,dpm-ot:30:dpmpp-2m,dpm-ot:400:heun,copy --map " + shared_map() +
-                     " --metric fd,mix0.2,near,near_target,hit --out out --quiet";
+                     " --metric kid,mix0.2,near,near_target,hit --out out --quiet";
   Json json = done(mote_in(folder, line + " --json")).json();
   REQUIRE(json["cells"].size() == 9);
   auto cell = [&](const std::string& sampler, int64_t steps) {
@@ -461,7 +462,7 @@ TEST_CASE("compare takes dpm-ot at several levels and the copies, and goes on af
       INFO(sampler << " " << steps);
       REQUIRE(each["state"] == "done");
       CHECK(each["network_calls"] == steps);
-      for (const char* key : {"fd", "mix0.2", "mix0.1", "near", "near_target", "hit"}) CHECK(each["values"][key].is_number());
+      for (const char* key : {"kid", "mix0.2", "mix0.1", "near", "near_target", "hit"}) CHECK(each["values"][key].is_number());
       CHECK(each["values"]["near_target"] > 0);
     }
   CHECK(cell("dpm-ot:400:heun", 2)["state"] == "refused");   // heun makes odd numbers of calls
@@ -480,8 +481,8 @@ TEST_CASE("compare takes dpm-ot at several levels and the copies, and goes on af
   auto written = fs::last_write_time(folder.path("out/cells/dpm-ot:400:ddim-2-seed0.json"));
   Result again = done(mote_in(folder, line));
   CHECK(fs::last_write_time(folder.path("out/cells/dpm-ot:400:ddim-2-seed0.json")) == written);
-  CHECK(contains(again.out, "nearest-training@150"));
-  CHECK(contains(again.out, "mixed(0.2)@150"));
+  CHECK(contains(again.out, "nearest-training@30"));
+  CHECK(contains(again.out, "mixed(0.2)@30"));
   done(mote_in(folder, "ot fit --seed 9 --run " + run_named("run") +
                            " --targets 60 --level 400 --chi2 0.1 --quiet --out second.safetensors"));
   size_t at = line.find(shared_map());
@@ -490,9 +491,28 @@ TEST_CASE("compare takes dpm-ot at several levels and the copies, and goes on af
   CHECK_EXIT(mote_in(folder, second), 2, "map: stored ");
 }
 
+TEST_CASE("compare by network calls gives every sampler the steps that make them", "[cli][compare]") {
+  test::ScratchFolder folder;
+  Json json = done(mote_in(folder, "compare --run " + run_named("run") + " --samplers ddim,s-pndm,f-pndm,heun,dpm-ot --calls "
+                                   "5,20 --dry-run --json --count 100 --map " + shared_map())).json();
+  REQUIRE(json["cells"].size() == 10);
+  for (const Json& cell : json["cells"]) {
+    std::string sampler = cell["sampler"];
+    INFO(sampler << " " << cell["steps"]);
+    if (cell["state"] == "refused") {
+      CHECK(((sampler == "f-pndm" && cell["steps"] == 5) || (sampler == "heun" && cell["steps"] == 20)));
+      continue;
+    }
+    int64_t calls = cell["network_calls"], steps = cell["steps"];
+    CHECK((calls == 5 || calls == 20));
+    CHECK(steps == (sampler == "s-pndm" ? calls - 1 : sampler == "f-pndm" ? calls - 9 : sampler == "heun" ? 3 : calls));
+  }
+  CHECK_EXIT(mote_in(folder, "compare --run " + run_named("run") + " --calls 5,0"), 2, "--calls: must be 1 or more");
+}
+
 TEST_CASE("the demo draws its pictures and counts fewer points between modes for DPM-OT", "[cli][ot]") {
   test::ScratchFolder folder;
-  Json json = done(mote_in(folder, "ot demo --out demo --targets 64 --samples 200 --chi2 0.1 --seed 2 --quiet --json")).json();
+  Json json = done(mote_in(folder, "ot demo --out demo --targets 64 --samples 200 --chi2 0.5 --max-samples 50 --seed 2 --quiet --json")).json();
   REQUIRE(json["toys"].size() == 3);
   for (const Json& toy : json["toys"]) {
     INFO(toy["name"]);
@@ -515,8 +535,8 @@ TEST_CASE("the demo draws its pictures and counts fewer points between modes for
 
 TEST_CASE("eval mix prints the curve of mode mixture with that of real images", "[cli][scores]") {
   test::ScratchFolder folder;
-  Json json = done(mote_in(folder, "eval mix synthetic:blobs synthetic:blobs --size 8 --limit 200 --count 100 --classifier "
-                                   "net.safetensors --quiet --json")).json();
+  Json json = done(mote_in(folder, "eval mix synthetic:blobs synthetic:blobs --size 8 --limit 200 --count 100 --classifier " +
+                                   run_named("net.safetensors") + " --quiet --json")).json();
   double before = 1;
   for (const char* key : {"mix0.1", "mix0.11", "mix0.115", "mix0.13", "mix0.16", "mix0.2", "mix0.3", "mix0.4"}) {
     double share = json["values"][key];

@@ -10,7 +10,7 @@
 #include "diffusion/ot/power_cells.h"
 #include "diffusion/ot/solver.h"
 #include "diffusion/ot/toys.h"
-#include "tests/diffusion_support.h"
+#include "tests/ot_support.h"
 
 namespace mote::ot {   // Source is the measure here, not the sampler's term
 
@@ -89,6 +89,7 @@ TEST_CASE("as many network calls are made as were asked for, or none can be", "[
   CHECK(refusal("f-pndm", 5, 400).kind == Error::Kind::usage);
   CHECK(refusal("ddim", 20, 10).kind == Error::Kind::usage);   // there are 11 levels
   CHECK(refusal("ddim", 0, 10).kind == Error::Kind::usage);
+  CHECK(refusal("pf-rk45", 20, -1).says("depend on the state"));
 }
 
 namespace {
@@ -136,7 +137,7 @@ TEST_CASE("from a state of its level every sampler carries Gaussian data to thei
 TEST_CASE("a Langevin step keeps the law of its level but for the known excess", "[ot][samplers]") {
   // On Gaussian data a step is y' = (1 - c) y + sqrt(2 rate) sigma z with c = rate sigma^2 / v: the variance of the law
   // that it keeps is 2 rate sigma^2 / (1 - (1 - c)^2) = v / (1 - c / 2).
-  constexpr int64_t kPoints = 100000;
+  const auto kPoints = int64_t(100000 * test::kFewer);
   Schedule schedule = Schedule::cosine();
   Level level = schedule.level(300);
   Gaussian data{0, 0.2};
@@ -153,7 +154,7 @@ TEST_CASE("a Langevin step keeps the law of its level but for the known excess",
     Tensor end = run_sampler(path, options, exact_network(data, schedule), x, Generator{5});
     INFO("rate " << rate);
     // a x0 + sigma eps of the last call is the state it was made at.
-    CHECK(apart(spread(end).variance, variance, 5 * variance * std::sqrt(2.0 / kPoints)) == "");
+    CHECK(apart(spread(end).variance, variance, 5 * variance * std::sqrt(2.0 / double(kPoints))) == "");
     if (rate == 0.5) CHECK(apart(variance, v / (1 - c / 2), 1e-6) == "");
   }
 }
@@ -235,9 +236,10 @@ TEST_CASE("a million samples find the exact heights of the unit square", "[ot]")
     for (Point y : known.targets) flat.insert(flat.end(), {y.x, y.y});
     Targets targets = Targets::in_memory(from(flat, {int64_t(N), 2}), {.weights = known.weights});
     Source source{.kind = Source::Kind::cube, .width = 2};
-    Solver solver(targets, source, {.chi2 = 1e-9, .max_samples = 1e6 / double(N), .seed = 1});
+    double samples = 1e6 * test::kFewer;
+    Solver solver(targets, source, {.chi2 = 1e-9, .max_samples = samples / double(N), .seed = 1});
     SolverResult result = solver.run();
-    CHECK(result.samples <= 1100000);
+    CHECK(double(result.samples) <= 1.1 * samples);
     // The cube is sqrt(12) (x - 1/2) and a row (y - mean) / scale, so <x, y> + h = scale / sqrt(12) (<z, row> + h_row)
     // + (a constant) + <1/2, y> - <1/2, mean>: heights of the square are those of the rows, scaled, less <1/2, y>.
     Numbers exact = solve_exact(known.targets, known.weights).heights, rows = result.heights.to_vector(), got;
@@ -246,7 +248,7 @@ TEST_CASE("a million samples find the exact heights of the unit square", "[ot]")
     double mean = std::accumulate(got.begin(), got.end(), 0.0) / double(N);
     for (size_t i = 0; i < N; ++i) {
       INFO("height " << i << " of " << N);
-      CHECK(apart(got[i] - mean, exact[i], 5e-3) == "");
+      CHECK(apart(got[i] - mean, exact[i], 5e-3 * test::kLooser) == "");
     }
   }
 }

@@ -111,7 +111,7 @@ int64_t network_calls(const std::vector<StepPlan>& plan) {
 
 SamplerOptions with_network_calls(const Schedule& schedule, SamplerOptions options, int64_t calls) {
   const Method& method = method_named(options.name);
-  check(method.start == nullptr, "with_network_calls: the calls of ", options.name, " depend on the state");
+  if (method.start != nullptr) fail(Error::Kind::usage, options.name, ": its network calls depend on the state");
   int64_t most = std::min(calls, options.start >= 0 ? options.start + 1 : schedule.steps());
   for (options.steps = most; options.steps >= method.fewest_steps; --options.steps)   // no step goes without a call
     if (network_calls(plan_sampler(schedule, options)) == calls) return options;
