@@ -7,7 +7,7 @@ namespace mote::apps {
 
 Colour hue(int64_t index, int64_t count, bool light) {
   double turn = 6 * double(index % count) / double(count);
-  auto channel = [&](double shift) {   // a trapezoid around the circle of hues
+  auto channel = [&](double shift) {  // a trapezoid around the circle of hues
     double place = std::fmod(turn + shift, 6.0);
     double value = std::clamp(std::abs(place - 3) - 1, 0.0, 1.0);
     return uint8_t(std::lround(light ? 175 + 65 * value : 25 + 180 * value));
@@ -39,11 +39,12 @@ Tensor Canvas::middles() const {
 
 void Canvas::dot(double x, double y, Colour colour, double radius) {
   double scale = double(size_) / (high_ - low_), column = (x - low_) * scale, row = (high_ - y) * scale;
-  if (!(std::abs(column) < 1e6 && std::abs(row) < 1e6)) return;   // far outside, or not finite
+  if (!(std::abs(column) < 1e6 && std::abs(row) < 1e6)) return;  // far outside, or not finite
   for (auto r = int64_t(std::floor(row - radius)); double(r) <= row + radius; ++r)
     for (auto c = int64_t(std::floor(column - radius)); double(c) <= column + radius; ++c) {
       double dr = double(r) + 0.5 - row, dc = double(c) + 0.5 - column;
-      if (r >= 0 && r < size_ && c >= 0 && c < size_ && dr * dr + dc * dc <= radius * radius) set(r * size_ + c, colour);
+      if (r >= 0 && r < size_ && c >= 0 && c < size_ && dr * dr + dc * dc <= radius * radius)
+        set(r * size_ + c, colour);
     }
 }
 

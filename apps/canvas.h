@@ -23,7 +23,7 @@ class Canvas {
   /// Middles of the pixels, f32 [size * size, 2], row by row from the top: for colours that are computed all at once.
   Tensor middles() const;
   void set(int64_t pixel, Colour colour);
-  const Tensor& picture() const { return pixels_; }   // u8 [size, size, 3]
+  const Tensor& picture() const { return pixels_; }  // u8 [size, size, 3]
 
  private:
   int64_t size_;

@@ -115,7 +115,8 @@ using Jumpers = std::map<std::string, Jumper>;
 SamplerOptions cell_options(const CompareOptions& o, const Checkpoint& checkpoint, const Jumper* jumper,
                             const std::string& sampler, int64_t steps) {
   if (!jumper) return sampler_options(o, checkpoint, sampler, steps);
-  return finish_options(jumper->jump->map(), jumper->name, sampler_options(o, checkpoint, jumper->name.finish, steps), steps);
+  SamplerOptions base = sampler_options(o, checkpoint, jumper->name.finish, steps);
+  return finish_options(jumper->jump->map(), jumper->name, base, steps);
 }
 
 /// What the table calls the samplers, in the order given; loads the maps, each file once.
@@ -139,24 +140,24 @@ std::vector<std::string> sampler_labels(const CompareOptions& o, const Checkpoin
   return labels;
 }
 
-/// Every sampler with every number of steps and every seed; what a sampler does not take is marked, not thrown. Steps of
-/// dpm-ot are network calls after the jump; copy has none.
+/// Every sampler with every number of steps and every seed; what a sampler does not take is marked, not thrown. Steps
+/// of dpm-ot are network calls after the jump; copy has none.
 std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoint,
                              const std::vector<std::string>& samplers, const Jumpers& jumpers) {
   Schedule schedule = Schedule::named(checkpoint.schedule, checkpoint.T);
   std::vector<Cell> cells;
   for (const std::string& sampler : samplers) {
-    auto jumper = jumpers.find(sampler);
-    bool is_copy = jumper != jumpers.end() && jumper->second.name.is_copy;
+    auto found = jumpers.find(sampler);
+    const Jumper* jumper = found == jumpers.end() ? nullptr : &found->second;
+    bool is_copy = jumper && jumper->name.is_copy;
     bool by_calls = !o.calls.empty();
     for (int64_t steps : is_copy ? std::vector<int64_t>{0} : int_list("--steps", by_calls ? o.calls : o.steps)) {
       Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
       try {
-        if (by_calls && jumper == jumpers.end())
+        if (by_calls && !jumper)
           steps = cell.steps = with_network_calls(schedule, sampler_options(o, checkpoint, sampler, 1), steps).steps;
         if (!is_copy)
-          cell.calls = network_calls(plan_sampler(
-              schedule, cell_options(o, checkpoint, jumper == jumpers.end() ? nullptr : &jumper->second, sampler, steps)));
+          cell.calls = network_calls(plan_sampler(schedule, cell_options(o, checkpoint, jumper, sampler, steps)));
         if (cell.calls == 0 && !is_copy)   // pf-rk45
           fail(Error::Kind::usage, sampler, ": its network calls depend on the state; `mote sample` counts them");
       } catch (const Error& error) {
@@ -499,7 +500,7 @@ void Compare::run() {
                             ", the same noise for every sampler")},
       {"command", command_line()}};
   for (const auto& [label, jumper] : jumpers_)
-    comparison_.facts.emplace_back(label, jumper.name.is_copy ? "the targets as they are" : map_text(jumper.jump->map()));
+    comparison_.facts.emplace_back(label, map_text(jumper.jump->map()));
   if (o_.overwrite) store_.clear();  // all that can be wrong has been checked
   if (!comparison_.floor.is_done) {
     comparison_.floor = score_floor(o_, checkpoint_, net_, reference);
@@ -534,7 +535,8 @@ void add_compare_command(CLI::App& app) {
   auto o = std::make_shared<CompareOptions>();
   CLI::App& sub = add_command(app, "compare", "Compare samplers: quality against network calls",
                               "mote compare --run runs/first --samplers ddpm,ddim --steps 5,10,20,50 --count 5000\n"
-                              "  mote compare --run runs/first --map map.safetensors --samplers ddim,dpm-ot:300,dpm-ot:500,copy --steps 5,10\n"
+                              "  mote compare --run runs/first --map map.safetensors --calls 5,10 "
+                              "--samplers ddim,dpm-ot:300,dpm-ot:500,copy\n"
                               "  The same command again goes on after a stop; --dry-run tells how long it takes.",
                               o->common, [o] { run_compare(*o); });
   sub.add_option("--run", o->run, "run folder; its newest checkpoint is used")->group("Network");
@@ -544,8 +546,11 @@ void add_compare_command(CLI::App& app) {
                  "comma-separated: " + joined(sampler_names()) + ", dpm-ot[:LEVEL[:FINISH]][@MAP], copy[@MAP]")
       ->group(cells)
       ->capture_default_str();
-  sub.add_option("--steps", o->steps, "comma-separated numbers of steps; of dpm-ot: network calls after the jump")->group(cells)->capture_default_str();
-  sub.add_option("--calls", o->calls, "instead of --steps: as many steps as make exactly these numbers of network calls")
+  sub.add_option("--steps", o->steps, "comma-separated numbers of steps; of dpm-ot: network calls after the jump")
+      ->group(cells)
+      ->capture_default_str();
+  sub.add_option("--calls", o->calls,
+                 "instead of --steps: as many steps as make exactly these numbers of network calls")
       ->group(cells);
   sub.add_option("--map", o->map, "dpm-ot, copy: the map of `mote ot fit`")->group(cells);
   sub.add_option("--finish", o->finish, "dpm-ot: the sampler that goes on from the map's level")

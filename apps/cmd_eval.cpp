@@ -378,7 +378,8 @@ void add_eval_command(CLI::App& app) {
   std::vector<std::string> mixture;
   for (const Metric& metric : all_metrics())
     if (metric.key.starts_with("mix")) mixture.push_back(metric.key);
-  add_scores(*eval, "mix", "Mode mixture: the share of images in which the classifier sees two classes, for a list of tau",
+  add_scores(*eval, "mix",
+             "Mode mixture: the share of images in which the classifier sees two classes, for a list of tau",
              "mote eval mix samples.npy fashion-mnist --classifier lenet.safetensors", mixture);
   auto o = std::make_shared<EvalOptions>();
   CLI::App& nearest =

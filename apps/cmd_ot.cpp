@@ -40,9 +40,10 @@ Dataset network_data(const Checkpoint& checkpoint, const std::string& spec, cons
 void add_ot_command(CLI::App& app) {
   CLI::App* ot = app.add_subcommand("ot", "Optimal transport from noise to images or points, and DPM-OT");
   ot->require_subcommand(1);
-  ot->footer("Example:\n  mote ot demo --out ot-demo\n"
-             "  mote ot fit --run runs/first --targets 10000 --level 300 --out map.safetensors\n"
-             "  mote ot sample --run runs/first --map map.safetensors --calls 10 --out a.png");
+  ot->footer(
+      "Example:\n  mote ot demo --out ot-demo\n"
+      "  mote ot fit --run runs/first --targets 10000 --level 300 --out map.safetensors\n"
+      "  mote ot sample --run runs/first --map map.safetensors --calls 10 --out a.png");
   add_ot_fit(*ot);
   add_ot_apply(*ot);
   add_ot_sample(*ot);

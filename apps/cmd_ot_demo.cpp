@@ -1,6 +1,7 @@
-// cmd_ot_demo.cpp - `mote ot demo`: the method in the plane, on data whose perfect network is a formula. Pictures of the
-// targets, the cells of the map and what it transports, few-step DDIM against DPM-OT with the points that lie in no mode
-// in red, the sampled heights against exact ones; one page with all of it. The points are transported by exact heights.
+// cmd_ot_demo.cpp - `mote ot demo`: the method in the plane, on data whose perfect network is a formula. Pictures of
+// the targets, the cells of the map and what it transports, few-step DDIM against DPM-OT with the points that lie in no
+// mode in red, the sampled heights against exact ones; one page with all of it. The points are transported by exact
+// heights.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
@@ -29,9 +30,9 @@ using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kPixels = 420;
-constexpr double kWindow = 1.1;          // of the data, which lie in [-1, 1]
-const double kCube = std::sqrt(3.0);     // the source is uniform on [-sqrt(3), sqrt(3)]^2
-constexpr double kPictured = 0.15;       // u = sigma / a of the level that is drawn
+constexpr double kWindow = 1.1;       // of the data, which lie in [-1, 1]
+const double kCube = std::sqrt(3.0);  // the source is uniform on [-sqrt(3), sqrt(3)]^2
+constexpr double kPictured = 0.15;    // u = sigma / a of the level that is drawn
 constexpr int64_t kPicturedCalls = 5;
 
 struct DemoOptions {
@@ -53,21 +54,21 @@ int64_t level_near(const Schedule& schedule, double u) {
 }
 
 struct Run {
-  std::string sampler;        // ddim, dpm-ot:ddim, ...
-  double u = 0;               // sigma / a of the level where it starts; 0: from noise
+  std::string sampler;  // ddim, dpm-ot:ddim, ...
+  double u = 0;         // sigma / a of the level where it starts; 0: from noise
   int64_t level = -1, calls = 0;
   int64_t mixed = 0;
-  double least_share = 0;     // of the samples in the mode that got the fewest, times the number of modes
+  double least_share = 0;  // of the samples in the mode that got the fewest, times the number of modes
 };
 
 struct ToyResult {
   std::string name;
-  std::vector<std::pair<std::string, std::string>> pictures;   // file and caption
+  std::vector<std::pair<std::string, std::string>> pictures;  // file and caption
   std::vector<Run> runs;
   int64_t modes = 0;
   ot::SolverResult solve;
-  double exact_chi2 = 0;        // of the sampled heights, by the areas of their cells
-  double height_error = 0;      // largest difference from the exact heights
+  double exact_chi2 = 0;    // of the sampled heights, by the areas of their cells
+  double height_error = 0;  // largest difference from the exact heights
   int64_t newton_steps = 0;
   double newton_seconds = 0;
 };
@@ -75,7 +76,9 @@ struct ToyResult {
 class Toy {
  public:
   Toy(const DemoOptions& o, const std::string& name)
-      : o_(o), name_(name), data_(ot::toy_named(name)),
+      : o_(o),
+        name_(name),
+        data_(ot::toy_named(name)),
         targets_(ot::Targets::in_memory(ot::draw_mixture(data_, o.targets, o.common.seed))),
         of_target_(ot::modes_of(data_, targets_.points(arange(o.targets))).nearest) {}
 
@@ -152,7 +155,8 @@ class Toy {
         ot::Point a = cell[k], b = cell[(k + 1) % cell.size()];
         canvas.line(a.x, a.y, b.x, b.y, {90, 90, 90});
       }
-    save(result, canvas, "cells", "the noise: areas by sampled heights, in the colour of their target's mode; lines: the "
+    save(result, canvas, "cells",
+         "the noise: areas by sampled heights, in the colour of their target's mode; lines: the "
          "exact cells");
   }
 
@@ -163,7 +167,7 @@ class Toy {
       return ot::start_states(targets_, heights_, source_, ot::Latents::fresh, level, seed, 0, o_.samples).x;
     ot::Source source = source_;
     source.seed = seed;
-    constexpr uint64_t kBlended = 0x626c656e00000000;   // "blen": an iteration of its own
+    constexpr uint64_t kBlended = 0x626c656e00000000;  // "blen": an iteration of its own
     ot::Planes planes = ot::top_planes(targets_, heights_, source.samples(kBlended, 0, o_.samples), 2);
     Tensor weights = ot::softmax_weights(planes, ot::plane_angles(targets_, planes), M_PI, 0.1);
     return ot::noised(level, ot::blend(targets_, planes, weights), Generator{seed}.fork(kBlended));
@@ -189,7 +193,8 @@ class Toy {
     run.mixed = modes.mixed;
     std::vector<int64_t> counts(data_.means.size(), 0);
     for (size_t i = 0; i < modes.nearest.size(); ++i) counts[size_t(modes.nearest[i])] += !modes.is_mixed[i];
-    run.least_share = double(*std::min_element(counts.begin(), counts.end())) * double(counts.size()) / double(o_.samples);
+    run.least_share =
+        double(*std::min_element(counts.begin(), counts.end())) * double(counts.size()) / double(o_.samples);
     result.runs.push_back(run);
     if (calls != kPicturedCalls || (u > 0 && u != kPictured)) return;
     if (sampler == "ddim") draw_samples(result, samples, modes, "ddim", "DDIM from noise");
@@ -201,13 +206,13 @@ class Toy {
   void draw_states(ToyResult& result, const Tensor& x, const Level& level) const {
     Canvas canvas(kPixels, -kWindow, kWindow);
     std::vector<double> values = x.to_vector();
-    std::vector<int64_t> index =
-        [&] {
-          Tensor chosen = ot::chosen_targets(targets_, heights_, source_, o_.common.seed, 0, o_.samples);
-          return std::vector<int64_t>(chosen.data<int64_t>(), chosen.data<int64_t>() + chosen.numel());
-        }();
+    std::vector<int64_t> index = [&] {
+      Tensor chosen = ot::chosen_targets(targets_, heights_, source_, o_.common.seed, 0, o_.samples);
+      return std::vector<int64_t>(chosen.data<int64_t>(), chosen.data<int64_t>() + chosen.numel());
+    }();
     for (size_t i = 0; i < index.size(); ++i)
-      canvas.dot(values[2 * i] / level.a(), values[2 * i + 1] / level.a(), colour_of(of_target_[size_t(index[i])]), 1.5);
+      canvas.dot(values[2 * i] / level.a(), values[2 * i + 1] / level.a(), colour_of(of_target_[size_t(index[i])]),
+                 1.5);
     char caption[96];
     std::snprintf(caption, sizeof caption, "%lld transported points with the noise of level M, sigma / a = %.2f",
                   static_cast<long long>(o_.samples), level.u());
@@ -218,22 +223,24 @@ class Toy {
                     const std::string& title) const {
     Canvas canvas(kPixels, -kWindow, kWindow);
     std::vector<double> values = samples.to_vector();
-    for (bool mixed : {false, true})   // the red ones on top
+    for (bool mixed : {false, true})  // the red ones on top
       for (size_t i = 0; i < modes.nearest.size(); ++i)
         if (modes.is_mixed[i] == mixed)
-          canvas.dot(values[2 * i], values[2 * i + 1], mixed ? Colour{220, 20, 30} : Colour{70, 90, 120}, mixed ? 2 : 1.5);
-    save(result, canvas, what, concat_text(title, ", ", kPicturedCalls, " network calls: ", modes.mixed, " of ",
-                                           o_.samples, " points in no mode (red)"));
+          canvas.dot(values[2 * i], values[2 * i + 1], mixed ? Colour{220, 20, 30} : Colour{70, 90, 120},
+                     mixed ? 2 : 1.5);
+    save(result, canvas, what,
+         concat_text(title, ", ", kPicturedCalls, " network calls: ", modes.mixed, " of ", o_.samples,
+                     " points in no mode (red)"));
   }
 
   const DemoOptions& o_;
   std::string name_;
   Mixture data_;
   ot::Targets targets_;
-  std::vector<int64_t> of_target_;   // mode of each target
+  std::vector<int64_t> of_target_;  // mode of each target
   Schedule schedule_ = Schedule::cosine();
   ot::Source source_{.kind = ot::Source::Kind::cube, .width = 2};
-  Tensor heights_, sampled_;   // exact, and the solver's
+  Tensor heights_, sampled_;  // exact, and the solver's
   ot::PowerCells exact_cells_;
 };
 
@@ -241,12 +248,13 @@ class Toy {
 
 std::string solve_text(const ToyResult& toy) {
   char text[360];
-  std::snprintf(text, sizeof text,
-                "sampled heights: %.0f samples a target in %.2f s, chi2 %.4f (95%%: %.4f to %.4f)%s; by the areas of their "
-                "cells it is %.4f, and they differ by at most %.4f from the exact ones (%lld Newton steps, %.2f s)",
-                double(toy.solve.samples) / double(toy.solve.heights.numel()), toy.solve.seconds, toy.solve.quality.chi2,
-                toy.solve.quality.low, toy.solve.quality.high, toy.solve.converged ? "" : ", not converged", toy.exact_chi2, toy.height_error,
-                static_cast<long long>(toy.newton_steps), toy.newton_seconds);
+  std::snprintf(
+      text, sizeof text,
+      "sampled heights: %.0f samples a target in %.2f s, chi2 %.4f (95%%: %.4f to %.4f)%s; by the areas of their "
+      "cells it is %.4f, and they differ by at most %.4f from the exact ones (%lld Newton steps, %.2f s)",
+      double(toy.solve.samples) / double(toy.solve.heights.numel()), toy.solve.seconds, toy.solve.quality.chi2,
+      toy.solve.quality.low, toy.solve.quality.high, toy.solve.converged ? "" : ", not converged", toy.exact_chi2,
+      toy.height_error, static_cast<long long>(toy.newton_steps), toy.newton_seconds);
   return text;
 }
 
@@ -261,13 +269,16 @@ std::string page(const DemoOptions& o, const std::vector<ToyResult>& toys) {
       "table { border-collapse: collapse; margin-top: .8rem; font-variant-numeric: tabular-nums; }\n"
       "th, td { padding: .2rem .8rem; border-bottom: 1px solid #e3e6e9; text-align: right; }\n"
       "th:first-child, td:first-child { text-align: left; }\n</style>\n</head>\n<body>\n<h1>One jump, then a few "
-      "network calls</h1>\n<p>" + escape_html(command_line()) + "</p>\n";
+      "network calls</h1>\n<p>" +
+      escape_html(command_line()) + "</p>\n";
   for (const ToyResult& toy : toys) {
     html += "<h2>" + toy.name + "</h2>\n<div class=\"grid\">\n";
     for (const auto& [file, caption] : toy.pictures)
-      html += "<figure><img alt=\"\" src=\"data:image/png;base64," + base64(io::read_file(o.out + "/" + file, 8 << 20)) +
-              "\"><figcaption>" + escape_html(caption) + "</figcaption></figure>\n";
-    html += "</div>\n<p>" + escape_html(solve_text(toy)) + "</p>\n<table>\n<tr><th>sampler</th><th>level M</th><th>sigma / "
+      html += "<figure><img alt=\"\" src=\"data:image/png;base64," +
+              base64(io::read_file(o.out + "/" + file, 8 << 20)) + "\"><figcaption>" + escape_html(caption) +
+              "</figcaption></figure>\n";
+    html += "</div>\n<p>" + escape_html(solve_text(toy)) +
+            "</p>\n<table>\n<tr><th>sampler</th><th>level M</th><th>sigma / "
             "a</th><th>network calls</th><th>points in no mode</th><th>emptiest mode</th></tr>\n";
     for (const Run& run : toy.runs) {
       char cells[160];
@@ -279,28 +290,34 @@ std::string page(const DemoOptions& o, const std::vector<ToyResult>& toys) {
     }
     html += "</table>\n";
   }
-  return html + concat_text("<p>Points in no mode: farther than 4 standard deviations from all centres, of ", o.samples,
-                            " samples. Emptiest mode: share of the mode that got the fewest samples, times the number of "
-                            "modes. The network is the exact one of the data, and so are the heights that dpm-ot transports by.</p>\n</body>\n</html>\n");
+  return html +
+         concat_text("<p>Points in no mode: farther than 4 standard deviations from all centres, of ", o.samples,
+                     " samples. Emptiest mode: share of the mode that got the fewest samples, times the number of "
+                     "modes. The network is the exact one of the data, and so are the heights that dpm-ot transports "
+                     "by.</p>\n</body>\n</html>\n");
 }
 
 Json to_json(const ToyResult& toy) {
   Json json = {{"name", toy.name},
                {"modes", toy.modes},
-               {"solve", {{"converged", toy.solve.converged},
-                          {"chi2", toy.solve.quality.chi2},
-                          {"chi2_interval", {toy.solve.quality.low, toy.solve.quality.high}},
-                          {"exact_chi2", toy.exact_chi2},
-                          {"height_error", toy.height_error},
-                          {"samples", toy.solve.samples},
-                          {"seconds", toy.solve.seconds},
-                          {"newton_steps", toy.newton_steps},
-                          {"newton_seconds", toy.newton_seconds}}},
+               {"solve",
+                {{"converged", toy.solve.converged},
+                 {"chi2", toy.solve.quality.chi2},
+                 {"chi2_interval", {toy.solve.quality.low, toy.solve.quality.high}},
+                 {"exact_chi2", toy.exact_chi2},
+                 {"height_error", toy.height_error},
+                 {"samples", toy.solve.samples},
+                 {"seconds", toy.solve.seconds},
+                 {"newton_steps", toy.newton_steps},
+                 {"newton_seconds", toy.newton_seconds}}},
                {"runs", Json::array()}};
   for (const Run& run : toy.runs)
-    json["runs"].push_back({{"sampler", run.sampler}, {"level", run.level < 0 ? Json() : Json(run.level)},
-                            {"u", run.level < 0 ? Json() : Json(run.u)}, {"network_calls", run.calls},
-                            {"mixed", run.mixed}, {"emptiest_mode", run.least_share}});
+    json["runs"].push_back({{"sampler", run.sampler},
+                            {"level", run.level < 0 ? Json() : Json(run.level)},
+                            {"u", run.level < 0 ? Json() : Json(run.u)},
+                            {"network_calls", run.calls},
+                            {"mixed", run.mixed},
+                            {"emptiest_mode", run.least_share}});
   for (const auto& [file, caption] : toy.pictures) json["pictures"].push_back({{"file", file}, {"caption", caption}});
   return json;
 }
@@ -319,7 +336,8 @@ void print_toy(const ToyResult& toy) {
 
 void run_demo(const DemoOptions& o) {
   if (o.targets < 1 || o.targets > 20000) fail(Error::Kind::usage, "--targets: must be 1 to 20000, got ", o.targets);
-  if (o.samples < 1 || o.samples > 1000000) fail(Error::Kind::usage, "--samples: must be 1 to 1000000, got ", o.samples);
+  if (o.samples < 1 || o.samples > 1000000)
+    fail(Error::Kind::usage, "--samples: must be 1 to 1000000, got ", o.samples);
   if (!(o.chi2 > 0)) fail(Error::Kind::usage, "--chi2: must be positive, got ", o.chi2);
   if (!(o.max_samples > 0)) fail(Error::Kind::usage, "--max-samples: must be positive, got ", o.max_samples);
   start(o.common);
@@ -350,10 +368,11 @@ void run_demo(const DemoOptions& o) {
 
 void add_ot_demo(CLI::App& ot) {
   auto o = std::make_shared<DemoOptions>();
-  CLI::App& sub = add_command(ot, "demo", "The method in the plane: pictures and counts",
-                              "mote ot demo --out ot-demo", o->common, [o] { run_demo(*o); });
+  CLI::App& sub = add_command(ot, "demo", "The method in the plane: pictures and counts", "mote ot demo --out ot-demo",
+                              o->common, [o] { run_demo(*o); });
   sub.add_option("--out", o->out, "folder for the pictures, demo.json and index.html")
-      ->group("Output")->capture_default_str();
+      ->group("Output")
+      ->capture_default_str();
   sub.add_option("--targets", o->targets, "of each data set")->group("Demo")->capture_default_str();
   sub.add_option("--samples", o->samples, "drawn in each way")->group("Demo")->capture_default_str();
   sub.add_option("--chi2", o->chi2, "of the sampled heights")->group("Demo")->capture_default_str();

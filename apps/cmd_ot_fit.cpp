@@ -36,7 +36,7 @@ struct FitOptions {
   std::string out;
 };
 
-constexpr uint64_t kTargetsSeed = 0;   // which images are the targets: not a matter of --seed, which draws samples
+constexpr uint64_t kTargetsSeed = 0;  // which images are the targets: not a matter of --seed, which draws samples
 constexpr double kUsualT = 0.3;
 
 void check_usage(const FitOptions& o) {
@@ -78,7 +78,8 @@ OtMap read_targets(const FitOptions& o) {
   int64_t level = o.level;
   if (level == -1) level = std::llround((o.t < 0 ? kUsualT : o.t) * double(checkpoint.T - 1));
   if (level >= checkpoint.T)
-    fail(Error::Kind::usage, "--level: ", level, " lies outside the schedule, which has 0 to T - 1 = ", checkpoint.T - 1);
+    fail(Error::Kind::usage, "--level: ", level,
+         " lies outside the schedule, which has 0 to T - 1 = ", checkpoint.T - 1);
   map.network = MapNetwork{checkpoint.hash, checkpoint.schedule, checkpoint.T, level, latents};
   Dataset data = network_data(checkpoint, o.data, o.split);
   if (o.targets > data.count())
@@ -155,15 +156,16 @@ void run_fit(const FitOptions& o) {
   map.heights = map.result.heights;
   if (map.result.stopped || !map.result.converged) solver.save(state);
   if (map.result.stopped) {
-    if (!o.common.quiet) std::cerr << state << ": stopped after " << map.result.samples << " samples; --resume goes on\n";
+    if (!o.common.quiet)
+      std::cerr << state << ": stopped after " << map.result.samples << " samples; --resume goes on\n";
     exit_if_stopped();
   }
   save_ot_map(o.out, map);
   const ot::Quality& quality = map.result.quality;
   if (!map.result.converged)
-    fail(Error::Kind::numeric, "ot fit: not converged: chi2 ", quality.chi2, " (95%: ", quality.low, " to ", quality.high,
-         ") after ", o.max_samples, " samples a target, ", o.chi2, " was asked for; the heights are kept in ", o.out,
-         ", and --resume with a larger --max-samples goes on");
+    fail(Error::Kind::numeric, "ot fit: not converged: chi2 ", quality.chi2, " (95%: ", quality.low, " to ",
+         quality.high, ") after ", o.max_samples, " samples a target, ", o.chi2,
+         " was asked for; the heights are kept in ", o.out, ", and --resume with a larger --max-samples goes on");
   fs::remove(state);
   if (!o.common.json) {
     std::cout << map_text(map) << "\n";
@@ -183,7 +185,7 @@ struct ApplyOptions {
   double max_angle = -1, epsilon = 0.1;
 };
 
-constexpr uint64_t kApply = 0x6170706c00000000;   // "appl": the iteration of the source that --count draws from
+constexpr uint64_t kApply = 0x6170706c00000000;  // "appl": the iteration of the source that --count draws from
 
 void run_apply(const ApplyOptions& o) {
   auto require = [](bool holds, const auto&... parts) {
@@ -221,25 +223,27 @@ void run_apply(const ApplyOptions& o) {
     first.data<int64_t>()[i] = targets.given(planes.index.data<int64_t>()[int64_t(i) * o.k]);
   if (!o.out.empty()) io::save_npy(o.out, y);
   if (!o.index.empty()) io::save_npy(o.index, first);
-  Json json = {{"command", command_line()}, {"map", o.map}, {"map_hash", map.hash}, {"points", x.size(0)},
+  Json json = {{"command", command_line()},
+               {"map", o.map},
+               {"map_hash", map.hash},
+               {"points", x.size(0)},
                {"kept", kept.size()}};
   if (!o.out.empty()) json["out"] = o.out;
   if (!o.index.empty()) json["index"] = o.index;
   if (o.common.json) std::cout << json.dump(2) << "\n";
   else
-    std::cout << count_text(int64_t(kept.size())) << " of " << count_text(x.size(0)) << " points carried over: "
-              << (o.out.empty() ? o.index : o.out) << "\n";
+    std::cout << count_text(int64_t(kept.size())) << " of " << count_text(x.size(0))
+              << " points carried over: " << (o.out.empty() ? o.index : o.out) << "\n";
 }
 
 }  // namespace
 
 void add_ot_fit(CLI::App& ot) {
   auto o = std::make_shared<FitOptions>();
-  CLI::App& sub = add_command(
-      ot, "fit", "Solve for a map from noise to images or points",
-      "mote ot fit --run runs/first --targets 10000 --level 300 --out map.safetensors\n"
-      "  mote ot fit --points cloud.csv --source cube --out cloud.safetensors",
-      o->common, [o] { run_fit(*o); });
+  CLI::App& sub = add_command(ot, "fit", "Solve for a map from noise to images or points",
+                              "mote ot fit --run runs/first --targets 10000 --level 300 --out map.safetensors\n"
+                              "  mote ot fit --points cloud.csv --source cube --out cloud.safetensors",
+                              o->common, [o] { run_fit(*o); });
   sub.add_option("--run", o->run, "run folder: targets are images, for its newest checkpoint")->group("Targets");
   sub.add_option("--ckpt", o->ckpt, "checkpoint file, instead of --run")->group("Targets");
   sub.add_option("--data", o->data, "data SPEC of the images (default: what the run was trained on)")->group("Targets");
@@ -247,19 +251,28 @@ void add_ot_fit(CLI::App& ot) {
   sub.add_option("--targets", o->targets, "how many of the images (0: all)")->group("Targets");
   sub.add_option("--points", o->points, "targets from FILE.npy or FILE.csv, one point a row, instead of images")
       ->group("Targets");
-  sub.add_option("--weights", o->weights, "with --points: FILE.npy or FILE.csv of N weights that sum to 1 (default: equal)")
+  sub.add_option("--weights", o->weights,
+                 "with --points: FILE.npy or FILE.csv of N weights that sum to 1 (default: equal)")
       ->group("Targets");
-  sub.add_flag("--merge-duplicates", o->merge, "equal targets become one with the sum of their weights")->group("Targets");
+  sub.add_flag("--merge-duplicates", o->merge, "equal targets become one with the sum of their weights")
+      ->group("Targets");
   sub.add_option("--level", o->level, "noise level M where the sampler goes on, 0 to T - 1")->group("Level");
   sub.add_option("--t", o->t, "the same as a share of T - 1 (default: 0.3)")->group("Level");
-  sub.add_option("--latents", o->latents, "fresh: clean images are solved for, and new noise is added to the chosen one; "
-                 "stored: the noised images themselves, as published")->group("Level")->capture_default_str();
+  sub.add_option("--latents", o->latents,
+                 "fresh: clean images are solved for, and new noise is added to the chosen one; "
+                 "stored: the noised images themselves, as published")
+      ->group("Level")
+      ->capture_default_str();
   sub.add_option("--source", o->source, "gaussian or cube")->group("Solver")->capture_default_str();
   sub.add_option("--recipe", o->recipe, "ours (averaged SGD with decreasing entropy) or paper (Adam)")
-      ->group("Solver")->capture_default_str();
-  sub.add_option("--chi2", o->chi2, "stop when the 95% interval of chi2 lies below")->group("Solver")->capture_default_str();
+      ->group("Solver")
+      ->capture_default_str();
+  sub.add_option("--chi2", o->chi2, "stop when the 95% interval of chi2 lies below")
+      ->group("Solver")
+      ->capture_default_str();
   sub.add_option("--max-samples", o->max_samples, "a target: give up beyond, with exit code 6")
-      ->group("Solver")->capture_default_str();
+      ->group("Solver")
+      ->capture_default_str();
   sub.add_option("--batch", o->batch, "samples a step (default: chosen from the number of targets)")->group("Solver");
   sub.add_option("--out", o->out, "file of the map; FILE.state beside it holds an unfinished solve")->group("Output");
   sub.add_flag("--resume", o->resume, "go on with an unfinished solve")->group("Output");
@@ -274,9 +287,14 @@ void add_ot_apply(CLI::App& ot) {
   sub.add_option("--map", o->map, "file of `mote ot fit`")->group("Map");
   sub.add_option("--in", o->in, "points of the source (mean 0, variance 1), FILE.npy or FILE.csv")->group("Map");
   sub.add_option("--count", o->count, "without --in: so many fresh ones")->group("Map")->capture_default_str();
-  sub.add_option("--k", o->k, "highest planes that are blended; 1: the map itself")->group("Map")->capture_default_str();
-  sub.add_option("--max-angle", o->max_angle, "drop points where two planes meet at a larger angle (radians)")->group("Map");
-  sub.add_option("--epsilon", o->epsilon, "of the blend: weights e^(score / epsilon)")->group("Map")->capture_default_str();
+  sub.add_option("--k", o->k, "highest planes that are blended; 1: the map itself")
+      ->group("Map")
+      ->capture_default_str();
+  sub.add_option("--max-angle", o->max_angle, "drop points where two planes meet at a larger angle (radians)")
+      ->group("Map");
+  sub.add_option("--epsilon", o->epsilon, "of the blend: weights e^(score / epsilon)")
+      ->group("Map")
+      ->capture_default_str();
   sub.add_option("--out", o->out, "where they go, f32 [S, D]")->group("Output");
   sub.add_option("--index", o->index, "numbers of their targets, i64 [S]")->group("Output");
 }

@@ -1,6 +1,6 @@
-// cmd_ot_sample.cpp - `mote ot sample` draws images by DPM-OT, `mote ot eval` tabulates how near they come to the targets
-// and to the training images. A map may do no more than hand out its targets, so every table says how far from copying
-// its images are, and has the copies themselves as a row.
+// cmd_ot_sample.cpp - `mote ot sample` draws images by DPM-OT, `mote ot eval` tabulates how near they come to the
+// targets and to the training images. A map may do no more than hand out its targets, so every table says how far from
+// copying its images are, and has the copies themselves as a row.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -28,7 +28,7 @@ struct DpmOtOptions {
   CommonOptions common;
   std::string run, ckpt, weights = "ema", map, finish = "ddim", data;
   int64_t level = -1, calls = 10;
-  std::string levels, call_list = "5,10,20";   // eval
+  std::string levels, call_list = "5,10,20";  // eval
   int64_t count = 64, batch = 64;
   double eta = 0, rate = 0.5;
   bool no_clip = false;
@@ -53,8 +53,12 @@ void check_usage(const DpmOtOptions& o) {
 class Drawer {
  public:
   explicit Drawer(const DpmOtOptions& o)
-      : o_(o), device_(start(o.common)), checkpoint_(checkpoint_of(o.run, o.ckpt)), jump_(load_ot_map(o.map)),
-        schedule_(Schedule::named(checkpoint_.schedule, checkpoint_.T)), unet_(checkpoint_.unet, 0) {
+      : o_(o),
+        device_(start(o.common)),
+        checkpoint_(checkpoint_of(o.run, o.ckpt)),
+        jump_(load_ot_map(o.map)),
+        schedule_(Schedule::named(checkpoint_.schedule, checkpoint_.T)),
+        unet_(checkpoint_.unet, 0) {
     require_map_of(jump_.map(), checkpoint_);
     const nn::NamedTensors& weights = o.weights == "ema" ? checkpoint_.ema : checkpoint_.model;
     if (weights.empty())
@@ -73,15 +77,17 @@ class Drawer {
     DpmOtName name = dpm_ot_name("dpm-ot", o_.map, o_.finish);
     name.level = level;
     return finish_options(jump_.map(), name,
-                          {.eta = o_.finish == "ddim" ? o_.eta : 0, .prediction = checkpoint_.prediction,
-                           .clip = !o_.no_clip, .rate = o_.finish == "langevin" ? o_.rate : SamplerOptions{}.rate},
+                          {.eta = o_.finish == "ddim" ? o_.eta : 0,
+                           .prediction = checkpoint_.prediction,
+                           .clip = !o_.no_clip,
+                           .rate = o_.finish == "langevin" ? o_.rate : SamplerOptions{}.rate},
                           calls);
   }
 
   Tensor draw(const SamplerOptions& sampler, Progress& progress, int64_t done_before) {
     DrawOptions draw{.sampler = sampler, .count = o_.count, .batch = o_.batch, .seed = o_.common.seed, .class_ids = {}};
     if (int64_t classes = checkpoint_.unet.classes; classes > 0)
-      draw.class_ids = full({o_.count}, double(classes), DType::i64);   // the null class
+      draw.class_ids = full({o_.count}, double(classes), DType::i64);  // the null class
     draw.start = [&](int64_t first, int64_t count) {
       return jump_.start(schedule_, sampler.start, draw.seed, first, count).x;
     };
@@ -103,13 +109,13 @@ class Drawer {
 // ---- How honest the images are -------------------------------------------------------------------------------------
 
 struct Honesty {
-  std::string what;             // dpm-ot:300:ddim, copy, floor
+  std::string what;  // dpm-ot:300:ddim, copy, floor
   int64_t level = -1, calls = 0;
   double seconds = 0;
-  double target = NAN, least_target = NAN;       // distance to the nearest target: median, smallest
-  double training = NAN, least_training = NAN;   // to the nearest training image
-  int64_t copies = 0;                            // samples that are a training image, pixel by pixel
-  int64_t hit = 0;                               // different targets among those chosen
+  double target = NAN, least_target = NAN;      // distance to the nearest target: median, smallest
+  double training = NAN, least_training = NAN;  // to the nearest training image
+  int64_t copies = 0;                           // samples that are a training image, pixel by pixel
+  int64_t hit = 0;                              // different targets among those chosen
 };
 
 void add_distances(Honesty& row, const Tensor& images, const Tensor& targets, const Tensor& training) {
@@ -245,7 +251,7 @@ void run_eval(const DpmOtOptions& o) {
   rows.push_back(copy_row(drawer, o, training.images));
   std::string spec = o.data.empty() ? drawer.checkpoint().data : o.data;
   std::vector<std::string> splits = dataset_splits(spec);
-  if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {   // what other real images score
+  if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {  // what other real images score
     Dataset test = network_data(drawer.checkpoint(), spec, "test");
     Honesty floor{.what = "floor (test images)"};
     int64_t count = std::min(o.count, test.count());
@@ -254,9 +260,12 @@ void run_eval(const DpmOtOptions& o) {
     rows.push_back(floor);
   }
   if (o.common.json) {
-    Json json = {{"command", command_line()}, {"seed", o.common.seed}, {"count", o.count},
+    Json json = {{"command", command_line()},
+                 {"seed", o.common.seed},
+                 {"count", o.count},
                  {"unit", "root mean square difference of the pixels, levels of 255"},
-                 {"map", describe_map(drawer.jump().map())}, {"checkpoint_hash", drawer.checkpoint().hash},
+                 {"map", describe_map(drawer.jump().map())},
+                 {"checkpoint_hash", drawer.checkpoint().hash},
                  {"rows", Json::array()}};
     for (const Honesty& row : rows) json["rows"].push_back(to_json(row, drawer.schedule()));
     std::cout << json.dump(2) << "\n";
@@ -274,14 +283,17 @@ CLI::App& add_action(CLI::App& ot, const std::string& name, const std::string& w
   sub.add_option("--weights", o->weights, "ema (averaged) or model")->group("Network")->capture_default_str();
   sub.add_option("--map", o->map, "file of `mote ot fit` for this network")->group("Sampler");
   sub.add_option("--finish", o->finish, "sampler that goes on from the level: " + joined(sampler_names()))
-      ->group("Sampler")->capture_default_str();
+      ->group("Sampler")
+      ->capture_default_str();
   sub.add_option("--eta", o->eta, "ddim: 0 is deterministic")->group("Sampler")->capture_default_str();
   sub.add_option("--rate", o->rate, "langevin: length of a step over sigma^2")->group("Sampler")->capture_default_str();
   sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1]")->group("Sampler");
   sub.add_option("--count", o->count, "images")->group("Output")->capture_default_str();
   sub.add_option("--batch", o->batch, "images at a time; changes speed and memory only")
-      ->group("Output")->capture_default_str();
-  sub.add_option("--data", o->data, "data SPEC whose training images are looked through for copies (default: the run's)")
+      ->group("Output")
+      ->capture_default_str();
+  sub.add_option("--data", o->data,
+                 "data SPEC whose training images are looked through for copies (default: the run's)")
       ->group("Output");
   return sub;
 }
@@ -290,11 +302,13 @@ CLI::App& add_action(CLI::App& ot, const std::string& name, const std::string& w
 
 void add_ot_sample(CLI::App& ot) {
   auto o = std::make_shared<DpmOtOptions>();
-  CLI::App& sub = add_action(ot, "sample", "Draw images: one jump by the map, then a few network calls",
-                             "mote ot sample --run runs/first --map map.safetensors --calls 10 --count 64 --out a.png\n"
-                             "  mote ot sample --run runs/first --map map.safetensors --level 500 --finish dpmpp-2m --out a.png",
-                             o, [o] { run_sample(*o); });
-  sub.add_option("--level", o->level, "level M (default: the map's); another one needs fresh latents")->group("Sampler");
+  CLI::App& sub =
+      add_action(ot, "sample", "Draw images: one jump by the map, then a few network calls",
+                 "mote ot sample --run runs/first --map map.safetensors --calls 10 --count 64 --out a.png\n"
+                 "  mote ot sample --run runs/first --map map.safetensors --level 500 --finish dpmpp-2m --out a.png",
+                 o, [o] { run_sample(*o); });
+  sub.add_option("--level", o->level, "level M (default: the map's); another one needs fresh latents")
+      ->group("Sampler");
   sub.add_option("--calls", o->calls, "network calls after the jump")->group("Sampler")->capture_default_str();
   o->images.add_options(sub);
 }
@@ -302,11 +316,14 @@ void add_ot_sample(CLI::App& ot) {
 void add_ot_eval(CLI::App& ot) {
   auto o = std::make_shared<DpmOtOptions>();
   o->count = 256;
-  CLI::App& sub = add_action(ot, "eval", "How far images of DPM-OT are from the targets and the training images",
-                             "mote ot eval --run runs/first --map map.safetensors --levels 200,400 --calls 5,10 --count 1000",
-                             o, [o] { run_eval(*o); });
+  CLI::App& sub =
+      add_action(ot, "eval", "How far images of DPM-OT are from the targets and the training images",
+                 "mote ot eval --run runs/first --map map.safetensors --levels 200,400 --calls 5,10 --count 1000", o,
+                 [o] { run_eval(*o); });
   sub.add_option("--levels", o->levels, "comma-separated levels M (default: the map's)")->group("Sampler");
-  sub.add_option("--calls", o->call_list, "comma-separated numbers of network calls")->group("Sampler")->capture_default_str();
+  sub.add_option("--calls", o->call_list, "comma-separated numbers of network calls")
+      ->group("Sampler")
+      ->capture_default_str();
 }
 
 }  // namespace mote::apps

@@ -18,8 +18,8 @@ namespace mote::apps {
 void check_writable(const char* flag, const std::string& path);
 
 struct ImageOutputs {
-  std::string out, dir, npy;   // a PNG with all images, a folder of single PNGs, a NumPy array
-  int64_t columns = -1;        // of `out`; -1: as square as can be
+  std::string out, dir, npy;  // a PNG with all images, a folder of single PNGs, a NumPy array
+  int64_t columns = -1;       // of `out`; -1: as square as can be
 
   /// --out, --columns, --dir, --npy.
   void add_options(CLI::App& sub);

@@ -12,11 +12,11 @@ class App;
 
 namespace mote::apps {
 
-void add_ot_fit(CLI::App& ot);      // cmd_ot_fit.cpp
+void add_ot_fit(CLI::App& ot);  // cmd_ot_fit.cpp
 void add_ot_apply(CLI::App& ot);
-void add_ot_sample(CLI::App& ot);   // cmd_ot_sample.cpp
+void add_ot_sample(CLI::App& ot);  // cmd_ot_sample.cpp
 void add_ot_eval(CLI::App& ot);
-void add_ot_demo(CLI::App& ot);     // cmd_ot_demo.cpp
+void add_ot_demo(CLI::App& ot);  // cmd_ot_demo.cpp
 
 /// The checkpoint of --run or --ckpt, one of which must be given. Throws Error(usage) otherwise.
 Checkpoint checkpoint_of(const std::string& run, const std::string& ckpt);

@@ -102,7 +102,7 @@ OtMap load_ot_map(const std::string& path) {
                                network.at("level"), ot::latents_named(network.at("latents").get<std::string>())};
       schedule_of(*map.network).level(map.network->level);
     }
-  } catch (const std::exception& error) {   // of json, of a number, or our own for a bad name
+  } catch (const std::exception& error) {  // of json, of a number, or our own for a bad name
     refuse("the metadata is damaged: ", error.what());
   }
   bool is_images = map.points.dtype() == DType::u8 && map.points.ndim() == 4 && map.network;
@@ -125,7 +125,8 @@ void require_map_of(const OtMap& map, const Checkpoint& checkpoint) {
   if (!map.network) refuse("this map was fitted to the points of ", map.data, ", not to images of a network");
   Shape image = map.points.shape().without(0);
   Shape wanted{checkpoint.unet.size, checkpoint.unet.size, checkpoint.unet.channels};
-  if (!(image == wanted)) refuse("this map is of images ", image, ", but the network of ", checkpoint.path, " draws ", wanted);
+  if (!(image == wanted))
+    refuse("this map is of images ", image, ", but the network of ", checkpoint.path, " draws ", wanted);
   if (map.network->schedule != checkpoint.schedule || map.network->T != checkpoint.T)
     refuse("this map is of a ", map.network->schedule, " schedule with T = ", map.network->T, ", but the network of ",
            checkpoint.path, " has a ", checkpoint.schedule, " one with T = ", checkpoint.T);
@@ -198,7 +199,7 @@ DpmOtName dpm_ot_name(const std::string& name, const std::string& file, const st
   }
   if (parts.size() > 2) result.finish = parts[2];
   std::vector<std::string> known = sampler_names();
-  std::erase_if(known, [](const std::string& sampler) {   // they go by continuous time from s = 1
+  std::erase_if(known, [](const std::string& sampler) {  // they go by continuous time from s = 1
     return sampler == "pf-euler" || sampler == "pf-rk45" || sampler == "fon";
   });
   if (std::find(known.begin(), known.end(), result.finish) == known.end())
@@ -219,8 +220,8 @@ int64_t start_level(const OtMap& map, int64_t wanted) {
   if (wanted < 0 || wanted >= network.T)
     fail(Error::Kind::usage, "level ", wanted, " lies outside the schedule, which has 0 to T - 1 = ", network.T - 1);
   if (network.latents == ot::Latents::stored)
-    fail(Error::Kind::usage, map.path, ": this map is of the stored states of level ", network.level, "; level ", wanted,
-         " needs a map of its own, or one fitted with --latents fresh");
+    fail(Error::Kind::usage, map.path, ": this map is of the stored states of level ", network.level, "; level ",
+         wanted, " needs a map of its own, or one fitted with --latents fresh");
   return wanted;
 }
 

@@ -1,5 +1,5 @@
-// ot_map.h - the file of a transport map: heights, the points they choose from, and everything that says what the map is
-// of and how good it is. `mote ot` writes it; `mote sample` and `mote compare` draw with it.
+// ot_map.h - the file of a transport map: heights, the points they choose from, and everything that says what the map
+// is of and how good it is. `mote ot` writes it; `mote sample` and `mote compare` draw with it.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,25 +17,25 @@ namespace mote::apps {
 struct MapNetwork {
   std::string checkpoint_hash, schedule;
   int64_t T = 0;
-  int64_t level = 0;                          // M, from 0 (least noisy)
+  int64_t level = 0;  // M, from 0 (least noisy)
   ot::Latents latents = ot::Latents::fresh;
 };
 
 struct OtMap {
-  Tensor points;                              // u8 [N, H, W, C] images, or f32 [N, D]
-  std::vector<double> weights;                // empty: equal
-  Tensor heights;                             // f32 [N], mean 0
-  std::optional<MapNetwork> network;          // of a map of images
-  std::string data, data_hash;                // the SPEC (and split) or file of the points, hash of what was read
+  Tensor points;                      // u8 [N, H, W, C] images, or f32 [N, D]
+  std::vector<double> weights;        // empty: equal
+  Tensor heights;                     // f32 [N], mean 0
+  std::optional<MapNetwork> network;  // of a map of images
+  std::string data, data_hash;        // the SPEC (and split) or file of the points, hash of what was read
 
   ot::Source::Kind source = ot::Source::Kind::gaussian;
-  DType dtype = DType::f32;                   // of the operands
-  uint64_t seed = 0;                          // of the solver, and of stored noise
-  std::string recipe;                         // ours or paper
+  DType dtype = DType::f32;  // of the operands
+  uint64_t seed = 0;         // of the solver, and of stored noise
+  std::string recipe;        // ours or paper
   double wanted_chi2 = 0;
-  ot::SolverResult result;                    // its heights are not used
+  ot::SolverResult result;  // its heights are not used
 
-  std::string hash, path;                     // of the file; set by save and load
+  std::string hash, path;  // of the file; set by save and load
 
   bool is_images() const { return points.dtype() == DType::u8; }
   int64_t count() const { return points.size(0); }
@@ -44,18 +44,20 @@ struct OtMap {
   ot::Targets targets() const;
 };
 
-/// One safetensors file, written atomically; sets map.hash and map.path. Throws Error(resource) if it cannot be written.
+/// One safetensors file, written atomically; sets map.hash and map.path. Throws Error(resource) if it cannot be
+/// written.
 void save_ot_map(const std::string& path, OtMap& map);
 
 /// Everything read and checked. Throws Error(checkpoint) naming file and cause, Error(data) if it cannot be opened.
 OtMap load_ot_map(const std::string& path);
 
-/// Throws Error(checkpoint) unless the map is one of images of this network: size, channels, schedule, T and checkpoint.
+/// Throws Error(checkpoint) unless the map is one of images of this network: size, channels, schedule, T and
+/// checkpoint.
 void require_map_of(const OtMap& map, const Checkpoint& checkpoint);
 
 /// What a table says of a map: chi2 with its interval, samples, seconds and flops of the solve.
 nlohmann::ordered_json describe_map(const OtMap& map);
-std::string map_text(const OtMap& map);   // the same in one line
+std::string map_text(const OtMap& map);  // the same in one line
 
 // ---- dpm-ot as a sampler -------------------------------------------------------------------------------------------
 
@@ -63,7 +65,7 @@ std::string map_text(const OtMap& map);   // the same in one line
 /// the file to `file`. "copy[@FILE]" takes the chosen targets as they are.
 struct DpmOtName {
   std::string text, file, finish;
-  int64_t level = -1;                         // the map's
+  int64_t level = -1;  // the map's
   bool is_copy = false;
   /// dpm-ot:300:ddim or copy: what tables and files call it.
   std::string label(const OtMap& map) const;

@@ -46,7 +46,7 @@ Tensor load_csv(const std::string& path) {
     if (line.empty()) continue;
     int64_t bad = 0;
     std::vector<double> row = numbers_of(line, bad);
-    if (bad == 1 && rows == 0 && width == 0) {   // names
+    if (bad == 1 && rows == 0 && width == 0) {  // names
       width = int64_t(row.size());
       continue;
     }

@@ -1,5 +1,6 @@
-// `mote ot` as a user meets it, and dpm-ot in `mote sample` and `mote compare`: files, numbers, exit codes, messages, and
-// going on after a stop. Runs the binary on a few points and on synthetic images of 8 x 8 pixels with a tiny network.
+// `mote ot` as a user meets it, and dpm-ot in `mote sample` and `mote compare`: files, numbers, exit codes, messages,
+// and going on after a stop. Runs the binary on a few points and on synthetic images of 8 x 8 pixels with a tiny
+// network.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -138,8 +139,9 @@ Result done(const Result& result) {
 
 // ---- What the tests share ------------------------------------------------------------------------------------------
 
-constexpr const char* kTraining = "train --data synthetic:blobs --limit 200 --unet custom --base 8 --mult 1,2 --blocks 1 "
-                                  "--batch 8 --ema 0.9 --steps 2 --sample-count 0 --quiet ";
+constexpr const char* kTraining =
+    "train --data synthetic:blobs --limit 200 --unet custom --base 8 --mult 1,2 --blocks 1 "
+    "--batch 8 --ema 0.9 --steps 2 --sample-count 0 --quiet ";
 
 /// Runs of two steps: `run`, the same with another seed (`other`), schedule (`cosine`) and size (`large`); a map of 60
 /// targets for `run`, `map.safetensors`, and a classifier beside the run. Tests only read them.
@@ -150,7 +152,8 @@ const std::string& shared() {
     done(mote_in(folder, std::string(kTraining) + "--size 8 --attention 4 --seed 5 --out other"));
     done(mote_in(folder, std::string(kTraining) + "--size 8 --attention 4 --schedule cosine --out cosine"));
     done(mote_in(folder, std::string(kTraining) + "--size 12 --attention 6 --out large"));
-    done(mote_in(folder, "eval kid synthetic:blobs synthetic:blobs --size 8 --limit 200 --classifier net.safetensors --quiet"));
+    done(mote_in(folder,
+                 "eval kid synthetic:blobs synthetic:blobs --size 8 --limit 200 --classifier net.safetensors --quiet"));
     done(mote_in(folder, "ot fit --run run --targets 60 --level 400 --chi2 0.1 --quiet --out map.safetensors"));
     return folder.path();
   }();
@@ -164,7 +167,8 @@ std::string cloud() {
   std::ostringstream text;
   text << "x,y,z\n";
   std::vector<double> values = normal({40, 3}, DType::f64, Generator{1}).to_vector();
-  for (size_t i = 0; i < values.size(); i += 3) text << values[i] << ", " << values[i + 1] << "," << values[i + 2] << "\n";
+  for (size_t i = 0; i < values.size(); i += 3)
+    text << values[i] << ", " << values[i + 1] << "," << values[i + 2] << "\n";
   return text.str();
 }
 
@@ -196,14 +200,19 @@ TEST_CASE("fit and apply carry noise to the points of a file, each as often as i
   test::ScratchFolder folder;
   write_text(folder.path("p.csv"), "0,0\n1,0\n0,2\n");
   write_text(folder.path("w.csv"), "0.2\n0.3\n0.5\n");
-  Json fitted = done(mote_in(folder, "ot fit --points p.csv --weights w.csv --chi2 0.02 --max-samples 100000 --seed 3 --out m.safetensors "
-                                     "--json")).json();
+  Json fitted =
+      done(
+          mote_in(folder,
+                  "ot fit --points p.csv --weights w.csv --chi2 0.02 --max-samples 100000 --seed 3 --out m.safetensors "
+                  "--json"))
+          .json();
   CHECK(fitted["targets"] == 3);
   CHECK(fitted["converged"] == true);
   CHECK(fitted["chi2_interval"][1] <= 0.02);
   CHECK(fitted["solve_flops"] > 0);
   CHECK(!fs::exists(folder.path("m.safetensors.state")));
-  Json applied = done(mote_in(folder, "ot apply --map m.safetensors --count 20000 --out y.npy --index i.npy --json")).json();
+  Json applied =
+      done(mote_in(folder, "ot apply --map m.safetensors --count 20000 --out y.npy --index i.npy --json")).json();
   CHECK(applied["kept"] == 20000);
   std::vector<double> index = apps::load_npy(folder.path("i.npy")).to_vector();
   std::vector<double> y = apps::load_npy(folder.path("y.npy")).to_vector(), shares(3, 0);
@@ -213,7 +222,8 @@ TEST_CASE("fit and apply carry noise to the points of a file, each as often as i
     REQUIRE(y[2 * i + 1] == points[size_t(index[i])][1]);
     shares[size_t(index[i])] += 1.0 / double(index.size());
   }
-  for (size_t k = 0; k < 3; ++k) CHECK(apart(shares[k], std::vector{.2, .3, .5}[k], 0.06) == "");   // chi2 0.02 allows sqrt(0.02 / 5)
+  for (size_t k = 0; k < 3; ++k)
+    CHECK(apart(shares[k], std::vector{.2, .3, .5}[k], 0.06) == "");  // chi2 0.02 allows sqrt(0.02 / 5)
 
   // Given points are carried to the target whose plane is highest; a bounded angle keeps fewer of them.
   write_text(folder.path("x.csv"), "100,0\n0,100\n-100,-100\n");
@@ -225,7 +235,8 @@ TEST_CASE("fit and apply carry noise to the points of a file, each as often as i
   CHECK(few["kept"] < 1000);
   CHECK_EXIT(mote_in(folder, "ot apply --map m.safetensors --in p3.csv --out t.npy"), 3, "p3.csv");
   write_text(folder.path("p3.csv"), "1,2,3\n");
-  CHECK_EXIT(mote_in(folder, "ot apply --map m.safetensors --in p3.csv --out t.npy"), 3, "points of 3 numbers, the map is of 2");
+  CHECK_EXIT(mote_in(folder, "ot apply --map m.safetensors --in p3.csv --out t.npy"), 3,
+             "points of 3 numbers, the map is of 2");
   CHECK_EXIT(mote_in(folder, "ot apply --map m.safetensors"), 2, "nothing would be written");
   CHECK_EXIT(mote_in(folder, "ot apply --map p.csv --out t.npy"), 4, "p.csv");
   CHECK_EXIT(mote_in(folder, "ot apply --map m.safetensors --k 4 --out t.npy"), 2, "the map has 3");
@@ -234,16 +245,23 @@ TEST_CASE("fit and apply carry noise to the points of a file, each as often as i
 
 TEST_CASE("targets that no map can have are refused with exit code 3", "[cli][ot]") {
   test::ScratchFolder folder;
-  struct Wrong { const char *points, *weights, *words; };
-  for (const Wrong& wrong : {Wrong{"0,0\n1,0\n", "0.2\n0.3\n", "sum"}, {"0,0\n1,0\n", "0\n1\n", "weight"},
-                             {"0,0\n1,0\n", "-0.5\n1.5\n", "weight"}, {"0,0\n1,0\n", "nan\n1\n", "weight"},
-                             {"0,0\n1,0\n", "1\n", "weights"}, {"0,0\n1,0\n0,0\n", nullptr, "equal"},
-                             {"0,0\nnan,0\n", nullptr, "is nan"}, {"0,0\ninf,0\n", nullptr, "is inf"}}) {
+  struct Wrong {
+    const char *points, *weights, *words;
+  };
+  for (const Wrong& wrong : {Wrong{"0,0\n1,0\n", "0.2\n0.3\n", "sum"},
+                             {"0,0\n1,0\n", "0\n1\n", "weight"},
+                             {"0,0\n1,0\n", "-0.5\n1.5\n", "weight"},
+                             {"0,0\n1,0\n", "nan\n1\n", "weight"},
+                             {"0,0\n1,0\n", "1\n", "weights"},
+                             {"0,0\n1,0\n0,0\n", nullptr, "equal"},
+                             {"0,0\nnan,0\n", nullptr, "is nan"},
+                             {"0,0\ninf,0\n", nullptr, "is inf"}}) {
     write_text(folder.path("p.csv"), wrong.points);
     if (wrong.weights) write_text(folder.path("w.csv"), wrong.weights);
     INFO(wrong.points << " with " << (wrong.weights ? wrong.weights : "no weights"));
     CHECK_EXIT(mote_in(folder, std::string("ot fit --points p.csv --out m.safetensors") +
-                                   (wrong.weights ? " --weights w.csv" : "")), 3, wrong.words);
+                                   (wrong.weights ? " --weights w.csv" : "")),
+               3, wrong.words);
     CHECK(!fs::exists(folder.path("m.safetensors")));
   }
 }
@@ -251,7 +269,8 @@ TEST_CASE("targets that no map can have are refused with exit code 3", "[cli][ot
 TEST_CASE("equal targets become one where that is asked for, and a single target is a map", "[cli][ot]") {
   test::ScratchFolder folder;
   write_text(folder.path("p.csv"), "0,0\n1,0\n0,0\n0,1\n");
-  done(mote_in(folder, "ot fit --points p.csv --merge-duplicates --chi2 0.2 --max-samples 10000 --out m.safetensors --quiet"));
+  done(mote_in(folder,
+               "ot fit --points p.csv --merge-duplicates --chi2 0.2 --max-samples 10000 --out m.safetensors --quiet"));
   apps::OtMap map = apps::load_ot_map(folder.path("m.safetensors"));
   CHECK_SAME(map.points, from({0, 0, 1, 0, 0, 1}, {3, 2}));
   CHECK(map.weights == std::vector<double>{0.5, 0.25, 0.25});
@@ -272,7 +291,9 @@ TEST_CASE("a solve that does not converge ends with 6, keeps its heights, and ca
   CHECK(!map.result.converged);
   CHECK(map.heights.size(0) == 40);
   REQUIRE(fs::exists(folder.path("m.safetensors.state")));
-  Json more = done(mote_in(folder, "ot fit --points p.csv --chi2 0.02 --max-samples 20000 --resume --out m.safetensors --json")).json();
+  Json more =
+      done(mote_in(folder, "ot fit --points p.csv --chi2 0.02 --max-samples 20000 --resume --out m.safetensors --json"))
+          .json();
   CHECK(more["converged"] == true);
   CHECK(!fs::exists(folder.path("m.safetensors.state")));
   CHECK_EXIT(mote_in(folder, "ot fit --points p.csv --resume --out m.safetensors"), 4, "no unfinished solve");
@@ -284,17 +305,18 @@ TEST_CASE("an interrupted fit goes on to the same heights", "[cli][ot]") {
   std::string fit = "ot fit --points p.csv --chi2 0.01 --max-samples 100000 --quiet --out ";
   {
     Process process(folder.path(), words(fit + "part.safetensors"));
-    REQUIRE(process.wait_for(folder.path("part.safetensors.state")));   // written when the solve begins
+    REQUIRE(process.wait_for(folder.path("part.safetensors.state")));  // written when the solve begins
     process.interrupt();
     Result stopped = process.wait();
     INFO(told(stopped));
-    REQUIRE((stopped.code == 130 || stopped.code == 0));   // it may just have come to its end
+    REQUIRE((stopped.code == 130 || stopped.code == 0));  // it may just have come to its end
     CHECK(fs::exists(folder.path("part.safetensors.state")) == (stopped.code == 130));
     CHECK(fs::exists(folder.path("part.safetensors")) == (stopped.code == 0));
     if (stopped.code == 130) done(mote_in(folder, fit + "part.safetensors --resume"));
   }
   done(mote_in(folder, fit + "whole.safetensors"));
-  apps::OtMap part = apps::load_ot_map(folder.path("part.safetensors")), whole = apps::load_ot_map(folder.path("whole.safetensors"));
+  apps::OtMap part = apps::load_ot_map(folder.path("part.safetensors")),
+              whole = apps::load_ot_map(folder.path("whole.safetensors"));
   CHECK_SAME(part.heights, whole.heights);
   CHECK(part.result.samples == whole.result.samples);
 }
@@ -302,7 +324,8 @@ TEST_CASE("an interrupted fit goes on to the same heights", "[cli][ot]") {
 TEST_CASE("a state of other targets is not gone on with", "[cli][ot]") {
   test::ScratchFolder folder;
   write_text(folder.path("p.csv"), cloud());
-  CHECK_EXIT(mote_in(folder, "ot fit --points p.csv --chi2 0.01 --max-samples 5 --out m.safetensors --quiet"), 6, "not converged");
+  CHECK_EXIT(mote_in(folder, "ot fit --points p.csv --chi2 0.01 --max-samples 5 --out m.safetensors --quiet"), 6,
+             "not converged");
   write_text(folder.path("p.csv"), "1,2\n3,4\n");
   CHECK_EXIT(mote_in(folder, "ot fit --points p.csv --resume --out m.safetensors --quiet"), 4, "m.safetensors.state");
 }
@@ -339,15 +362,20 @@ TEST_CASE("a map holds what it is of, and says so when its file is damaged", "[c
 
 TEST_CASE("a map is refused by any network but its own", "[cli][ot]") {
   test::ScratchFolder folder;
-  struct Wrong { const char *run, *words; };
-  for (const Wrong& wrong : {Wrong{"other", "fitted for another network"}, {"cosine", "linear schedule with T = 1000"},
+  struct Wrong {
+    const char *run, *words;
+  };
+  for (const Wrong& wrong : {Wrong{"other", "fitted for another network"},
+                             {"cosine", "linear schedule with T = 1000"},
                              {"large", "images [8, 8, 3]"}}) {
     INFO(wrong.run);
     for (const std::string& command : {std::string("ot sample --out a.png --count 1"), std::string("ot eval --count 1"),
                                        std::string("sample --sampler dpm-ot --out a.png --count 1")})
-      CHECK_EXIT(mote_in(folder, command + " --run " + run_named(wrong.run) + " --map " + shared_map()), 4, wrong.words);
+      CHECK_EXIT(mote_in(folder, command + " --run " + run_named(wrong.run) + " --map " + shared_map()), 4,
+                 wrong.words);
     CHECK_EXIT(mote_in(folder, "compare --run " + run_named(wrong.run) + " --samplers dpm-ot --steps 2 --map " +
-                                   shared_map() + " --out compare"), 4, wrong.words);
+                                   shared_map() + " --out compare"),
+               4, wrong.words);
   }
   write_text(folder.path("p.csv"), cloud());
   done(mote_in(folder, "ot fit --points p.csv --chi2 0.5 --max-samples 10000 --out p.safetensors --quiet"));
@@ -359,30 +387,43 @@ TEST_CASE("what mote ot cannot do is said with exit code 2", "[cli][ot]") {
   test::ScratchFolder folder;
   std::string fit = "ot fit --out m.safetensors --run " + run_named("run");
   std::string draw = "ot sample --out a.png --count 1 --run " + run_named("run") + " --map " + shared_map();
-  struct Wrong { std::string line, words; };
-  for (const Wrong& wrong : {
-           Wrong{fit + " --level 1000", "lies outside the schedule, which has 0 to T - 1 = 999"},
-           {fit + " --level -3", "--level"}, {fit + " --t 1.5", "--t: must be 0 to 1"},
-           {fit + " --t 0.5 --level 3", "name the same thing"}, {fit + " --targets 201", "has 200"},
-           {fit + " --source cauchy", "cauchy"}, {fit + " --recipe theirs", "ours and paper"},
-           {fit + " --chi2 0", "--chi2: must be positive"}, {fit + " --latents old", "choose fresh or stored"},
-           {fit + " --points p.csv", "one of them"}, {"ot fit --out m.safetensors", "one of them"},
-           {"ot fit --points p.csv --level 3 --out m.safetensors", "--points: the file is all there is"},
-           {fit + " --weights w.csv", "belongs to --points"}, {"ot fit --run " + run_named("run"), "--out"},
-           {draw + " --level 1000", "outside the schedule"}, {draw + " --finish heun --calls 4", "exactly 4 times"},
-           {draw + " --finish fon", "cannot go on from the level"}, {draw + " --finish unipv", "did you mean 'unipc'"},
-           {"ot sample --out a.png --run " + run_named("run"), "--map"},
-           {"sample --sampler dpm-ot --out a.png --run " + run_named("run"), "needs a map"},
-           {"sample --sampler copy --map " + shared_map() + " --out a.png --run " + run_named("run"), "calls no network"},
-           {"sample --map " + shared_map() + " --out a.png --run " + run_named("run"), "only dpm-ot takes a map"},
-           {"sample --sampler dpm-ot:x --map " + shared_map() + " --out a.png --run " + run_named("run"), "not a level"},
-           {"sample --sampler dpm-ot:1:ddim:2 --map " + shared_map() + " --out a.png --run " + run_named("run"), "the form"},
-           {"compare --samplers dpm-ot --run " + run_named("run"), "needs a map"},
-           {"ot demo --targets 0", "--targets"}, {"ot", "subcommand"}}) {
+  struct Wrong {
+    std::string line, words;
+  };
+  for (const Wrong& wrong :
+       {Wrong{fit + " --level 1000", "lies outside the schedule, which has 0 to T - 1 = 999"},
+        {fit + " --level -3", "--level"},
+        {fit + " --t 1.5", "--t: must be 0 to 1"},
+        {fit + " --t 0.5 --level 3", "name the same thing"},
+        {fit + " --targets 201", "has 200"},
+        {fit + " --source cauchy", "cauchy"},
+        {fit + " --recipe theirs", "ours and paper"},
+        {fit + " --chi2 0", "--chi2: must be positive"},
+        {fit + " --latents old", "choose fresh or stored"},
+        {fit + " --points p.csv", "one of them"},
+        {"ot fit --out m.safetensors", "one of them"},
+        {"ot fit --points p.csv --level 3 --out m.safetensors", "--points: the file is all there is"},
+        {fit + " --weights w.csv", "belongs to --points"},
+        {"ot fit --run " + run_named("run"), "--out"},
+        {draw + " --level 1000", "outside the schedule"},
+        {draw + " --finish heun --calls 4", "exactly 4 times"},
+        {draw + " --finish fon", "cannot go on from the level"},
+        {draw + " --finish unipv", "did you mean 'unipc'"},
+        {"ot sample --out a.png --run " + run_named("run"), "--map"},
+        {"sample --sampler dpm-ot --out a.png --run " + run_named("run"), "needs a map"},
+        {"sample --sampler copy --map " + shared_map() + " --out a.png --run " + run_named("run"), "calls no network"},
+        {"sample --map " + shared_map() + " --out a.png --run " + run_named("run"), "only dpm-ot takes a map"},
+        {"sample --sampler dpm-ot:x --map " + shared_map() + " --out a.png --run " + run_named("run"), "not a level"},
+        {"sample --sampler dpm-ot:1:ddim:2 --map " + shared_map() + " --out a.png --run " + run_named("run"),
+         "the form"},
+        {"compare --samplers dpm-ot --run " + run_named("run"), "needs a map"},
+        {"ot demo --targets 0", "--targets"},
+        {"ot", "subcommand"}}) {
     INFO(wrong.line);
     CHECK_EXIT(mote_in(folder, wrong.line), 2, wrong.words);
   }
-  CHECK_EXIT(mote_in(folder, "ot sample --out a.png --map none.safetensors --run " + run_named("run")), 3, "none.safetensors");
+  CHECK_EXIT(mote_in(folder, "ot sample --out a.png --map none.safetensors --run " + run_named("run")), 3,
+             "none.safetensors");
   CHECK_EXIT(mote_in(folder, fit + " --data idx:nowhere"), 3, "nowhere");
 }
 
@@ -401,7 +442,8 @@ TEST_CASE("ot sample and sample --sampler dpm-ot draw the same images, whatever 
   CHECK(drawn["timesteps"][0] == 400);
   CHECK(drawn["honesty"]["level"] == 400);
   CHECK(drawn["honesty"]["nearest_target"]["median"] > 0);
-  CHECK(drawn["honesty"]["nearest_training"]["median"] <= drawn["honesty"]["nearest_target"]["median"]);   // more of them
+  CHECK(drawn["honesty"]["nearest_training"]["median"] <=
+        drawn["honesty"]["nearest_target"]["median"]);  // more of them
   CHECK(drawn["honesty"]["targets_hit"] <= 5);
   CHECK(drawn["map"]["chi2"].is_number());
   CHECK(Json::parse(read_text(folder.path("a.png.json")))["map"]["map_hash"] == drawn["map"]["map_hash"]);
@@ -415,17 +457,21 @@ TEST_CASE("ot sample and sample --sampler dpm-ot draw the same images, whatever 
   CHECK(dry["plan"][0]["t"] == 300);
 
   // Stored latents belong to one level, fresh ones to all.
-  done(mote_in(folder, "ot fit --run " + run_named("run") +
-                           " --targets 20 --level 200 --latents stored --chi2 0.2 --max-samples 10000 --out s.safetensors --quiet"));
+  done(mote_in(
+      folder,
+      "ot fit --run " + run_named("run") +
+          " --targets 20 --level 200 --latents stored --chi2 0.2 --max-samples 10000 --out s.safetensors --quiet"));
   done(mote_in(folder, "ot sample --map s.safetensors --calls 2 --count 2 --out s.png --run " + run_named("run")));
-  CHECK_EXIT(mote_in(folder, "ot sample --map s.safetensors --level 300 --count 2 --out s.png --run " + run_named("run")), 2,
-             "stored states of level 200");
+  CHECK_EXIT(
+      mote_in(folder, "ot sample --map s.safetensors --level 300 --count 2 --out s.png --run " + run_named("run")), 2,
+      "stored states of level 200");
   done(mote_in(folder, "ot sample --level 37 --calls 2 --out s.png" + common));
 }
 
 TEST_CASE("ot eval tabulates levels and calls beside the copies and the floor", "[cli][ot]") {
   test::ScratchFolder folder;
-  std::string line = "ot eval --run " + run_named("run") + " --map " + shared_map() + " --levels 5,400 --calls 2,3 --count 20 --quiet";
+  std::string line =
+      "ot eval --run " + run_named("run") + " --map " + shared_map() + " --levels 5,400 --calls 2,3 --count 20 --quiet";
   Json json = done(mote_in(folder, line + " --json")).json();
   REQUIRE(json["rows"].size() == 6);
   CHECK(json["rows"][0]["what"] == "dpm-ot:5:ddim");
@@ -436,19 +482,21 @@ TEST_CASE("ot eval tabulates levels and calls beside the copies and the floor", 
   CHECK(json["rows"][4]["what"] == "copy");
   CHECK(json["rows"][4]["network_calls"] == 0);
   CHECK(json["rows"][4]["nearest_target"]["median"] == 0);
-  CHECK(json["rows"][4]["nearest_training"]["copies"] == 20);   // the targets are training images
+  CHECK(json["rows"][4]["nearest_training"]["copies"] == 20);  // the targets are training images
   CHECK(json["rows"][4]["targets_hit"] == json["rows"][0]["targets_hit"]);
   CHECK(json["rows"][5]["what"] == "floor (test images)");
   CHECK(json["map"]["solve_seconds"].is_number());
   Result text = done(mote_in(folder, line));
-  for (const char* part : {"dpm-ot:400:ddim", "copy", "floor", "chi2", "flops", "sigma_M"}) CHECK(contains(text.out, part));
+  for (const char* part : {"dpm-ot:400:ddim", "copy", "floor", "chi2", "flops", "sigma_M"})
+    CHECK(contains(text.out, part));
 }
 
 TEST_CASE("compare takes dpm-ot at several levels and the copies, and goes on after a stop", "[cli][ot][compare]") {
   test::ScratchFolder folder;
-  std::string line = "compare --run " + run_named("run") + " --classifier " + run_named("net.safetensors") + " --subsets 5 --count 30 --steps 2,4 "
-                     "--samplers ddim,dpm-ot,dpm-ot:30:dpmpp-2m,dpm-ot:400:heun,copy --map " + shared_map() +
-                     " --metric kid,mix0.2,near,near_target,hit --out out --quiet";
+  std::string line = "compare --run " + run_named("run") + " --classifier " + run_named("net.safetensors") +
+                     " --subsets 5 --count 30 --steps 2,4 "
+                     "--samplers ddim,dpm-ot,dpm-ot:30:dpmpp-2m,dpm-ot:400:heun,copy --map " +
+                     shared_map() + " --metric kid,mix0.2,near,near_target,hit --out out --quiet";
   Json json = done(mote_in(folder, line + " --json")).json();
   REQUIRE(json["cells"].size() == 9);
   auto cell = [&](const std::string& sampler, int64_t steps) {
@@ -462,10 +510,11 @@ TEST_CASE("compare takes dpm-ot at several levels and the copies, and goes on af
       INFO(sampler << " " << steps);
       REQUIRE(each["state"] == "done");
       CHECK(each["network_calls"] == steps);
-      for (const char* key : {"kid", "mix0.2", "mix0.1", "near", "near_target", "hit"}) CHECK(each["values"][key].is_number());
+      for (const char* key : {"kid", "mix0.2", "mix0.1", "near", "near_target", "hit"})
+        CHECK(each["values"][key].is_number());
       CHECK(each["values"]["near_target"] > 0);
     }
-  CHECK(cell("dpm-ot:400:heun", 2)["state"] == "refused");   // heun makes odd numbers of calls
+  CHECK(cell("dpm-ot:400:heun", 2)["state"] == "refused");  // heun makes odd numbers of calls
   Json copy = cell("copy", 0);
   CHECK(copy["network_calls"] == 0);
   CHECK(copy["values"]["near_target"] == 0);
@@ -493,8 +542,11 @@ TEST_CASE("compare takes dpm-ot at several levels and the copies, and goes on af
 
 TEST_CASE("compare by network calls gives every sampler the steps that make them", "[cli][compare]") {
   test::ScratchFolder folder;
-  Json json = done(mote_in(folder, "compare --run " + run_named("run") + " --samplers ddim,s-pndm,f-pndm,heun,dpm-ot --calls "
-                                   "5,20 --dry-run --json --count 100 --map " + shared_map())).json();
+  Json json = done(mote_in(folder, "compare --run " + run_named("run") +
+                                       " --samplers ddim,s-pndm,f-pndm,heun,dpm-ot --calls "
+                                       "5,20 --dry-run --json --count 100 --map " +
+                                       shared_map()))
+                  .json();
   REQUIRE(json["cells"].size() == 10);
   for (const Json& cell : json["cells"]) {
     std::string sampler = cell["sampler"];
@@ -512,7 +564,10 @@ TEST_CASE("compare by network calls gives every sampler the steps that make them
 
 TEST_CASE("the demo draws its pictures and counts fewer points between modes for DPM-OT", "[cli][ot]") {
   test::ScratchFolder folder;
-  Json json = done(mote_in(folder, "ot demo --out demo --targets 64 --samples 200 --chi2 0.5 --max-samples 50 --seed 2 --quiet --json")).json();
+  Json json =
+      done(mote_in(folder,
+                   "ot demo --out demo --targets 64 --samples 200 --chi2 0.5 --max-samples 50 --seed 2 --quiet --json"))
+          .json();
   REQUIRE(json["toys"].size() == 3);
   for (const Json& toy : json["toys"]) {
     INFO(toy["name"]);
@@ -520,7 +575,7 @@ TEST_CASE("the demo draws its pictures and counts fewer points between modes for
     for (const Json& picture : toy["pictures"]) {
       Tensor pixels = io::load_image(folder.path("demo/" + picture["file"].get<std::string>()));
       std::vector<double> values = pixels.to_vector();
-      CHECK(std::set<double>(values.begin(), values.end()).size() > 2);   // something is drawn
+      CHECK(std::set<double>(values.begin(), values.end()).size() > 2);  // something is drawn
     }
     int64_t ddim = 0, dpm_ot = 0;
     for (const Json& run : toy["runs"]) {
@@ -535,8 +590,10 @@ TEST_CASE("the demo draws its pictures and counts fewer points between modes for
 
 TEST_CASE("eval mix prints the curve of mode mixture with that of real images", "[cli][scores]") {
   test::ScratchFolder folder;
-  Json json = done(mote_in(folder, "eval mix synthetic:blobs synthetic:blobs --size 8 --limit 200 --count 100 --classifier " +
-                                   run_named("net.safetensors") + " --quiet --json")).json();
+  Json json =
+      done(mote_in(folder, "eval mix synthetic:blobs synthetic:blobs --size 8 --limit 200 --count 100 --classifier " +
+                               run_named("net.safetensors") + " --quiet --json"))
+          .json();
   double before = 1;
   for (const char* key : {"mix0.1", "mix0.11", "mix0.115", "mix0.13", "mix0.16", "mix0.2", "mix0.3", "mix0.4"}) {
     double share = json["values"][key];

@@ -39,7 +39,7 @@ const Points kFive = {{.1, .1}, {.9, .2}, {.5, .5}, {.2, .8}, {.8, .9}};
 struct Known {
   const char* name;
   Points targets;
-  Numbers weights, heights;   // heights with the first one 0
+  Numbers weights, heights;  // heights with the first one 0
   double w2_squared;
 };
 
@@ -50,10 +50,16 @@ const std::vector<Known>& known_squares() {
       {"four", {{.25, .25}, {.75, .25}, {.25, .75}, {.75, .75}}, {.25, .25, .25, .25}, {0, -.25, -.25, -.5}, 1. / 24},
       {"three", kThree, {.2, .3, .5}, {0, -0.169390973830074, -0.320697671814973}, 0.074144060539590},
       {"three equal", kThree, equal_weights(3), {0, -0.203756068800272, -0.428906199893998}, 0.073606906011759},
-      {"five", kFive, equal_weights(5),
-       {0, -0.433037725160326, -0.267997151954828, -0.356816809521890, -0.726398658094189}, 0.045341170220336},
-      {"five unequal", kFive, {.1, .15, .4, .05, .3},
-       {0, -0.378009809471830, -0.178885438199983, -0.377158249583975, -0.601286522134039}, 0.071890469210390}};
+      {"five",
+       kFive,
+       equal_weights(5),
+       {0, -0.433037725160326, -0.267997151954828, -0.356816809521890, -0.726398658094189},
+       0.045341170220336},
+      {"five unequal",
+       kFive,
+       {.1, .15, .4, .05, .3},
+       {0, -0.378009809471830, -0.178885438199983, -0.377158249583975, -0.601286522134039},
+       0.071890469210390}};
   return all;
 }
 
@@ -87,7 +93,7 @@ TEST_CASE("the normal quantile inverts the distribution function, in the tails t
   CHECK(normal_quantile(0.5) == 0);
   for (double p : {1e-300, 1e-16, 1e-5, 0.02, 0.3, 0.49, 0.7, 0.999, 1 - 1e-9}) {
     INFO("p = " << p);
-    CHECK(apart(normal_cdf(normal_quantile(p)), p, 0, 1e-12) == "");   // d ln Phi / dx is about |x| = 37 at 1e-300
+    CHECK(apart(normal_cdf(normal_quantile(p)), p, 0, 1e-12) == "");  // d ln Phi / dx is about |x| = 37 at 1e-300
     if (p > 1e-6) CHECK(apart(normal_quantile(p), -normal_quantile(1 - p), 1e-9) == "");
   }
   for (double p : {0.0, 1.0, -0.1, double(NAN)}) CHECK(caught([&] { normal_quantile(p); }).says("needs 0 < p < 1"));
@@ -134,7 +140,7 @@ TEST_CASE("power cells of given heights have the areas, centroids and walls that
   CHECK(largest_gap(power_cells(kThree, Numbers{0, 0, 0}).masses, {0, 1. / 6, 5. / 6}) < 1e-15);
   CHECK(power_cells(kThree, Numbers{0, 0, 0}).polygons[0].empty());
 
-  PowerCells halves = power_cells(Points{{.25, .5}, {.75, .5}}, Numbers{0, -.15});   // a wall at x = 0.3
+  PowerCells halves = power_cells(Points{{.25, .5}, {.75, .5}}, Numbers{0, -.15});  // a wall at x = 0.3
   CHECK(largest_gap(halves.masses, {.3, .7}) < 1e-15);
   CHECK(largest_gap({halves.centroids[0].x, halves.centroids[0].y, halves.centroids[1].x, halves.centroids[1].y},
                     {.15, .5, .65, .5}) < 1e-15);
@@ -169,7 +175,7 @@ TEST_CASE("three cells meet where the exact heights say, and a corner cell is th
   CHECK(std::hypot(meet.x - 0.517030909, meet.y - 0.547593855) < 1e-8);
 
   Polygon triangle = solve_exact(kFive, Numbers{.1, .15, .4, .05, .3}).cells.polygons[0];
-  REQUIRE(triangle.size() == 3);   // its legs are sqrt(0.2): half their product is the weight 0.1
+  REQUIRE(triangle.size() == 3);  // its legs are sqrt(0.2): half their product is the weight 0.1
   for (Point corner : triangle) {
     bool is_known = std::hypot(corner.x, corner.y) < 1e-12 || std::hypot(corner.x - std::sqrt(.2), corner.y) < 1e-12 ||
                     std::hypot(corner.x, corner.y - std::sqrt(.2)) < 1e-12;
@@ -188,7 +194,7 @@ TEST_CASE("product targets have heights that are sums of those of the axes", "[o
       weights.push_back(wx[i] * wy[j]);
       heights.push_back(hx[i] + hy[j]);
     }
-  CHECK(largest_gap(solve_exact(targets, weights).heights, heights) < 1e-12);   // some targets lie outside the square
+  CHECK(largest_gap(solve_exact(targets, weights).heights, heights) < 1e-12);  // some targets lie outside the square
 }
 
 TEST_CASE("the map commutes with moving and scaling targets or source", "[ot]") {
@@ -202,9 +208,9 @@ TEST_CASE("the map commutes with moving and scaling targets or source", "[ot]") 
   CHECK(largest_gap(solve_exact(moved, weights).heights, heights) < 1e-11);
   for (double h : heights) times.push_back(2.5 * h);
   CHECK(largest_gap(solve_exact(scaled, weights).heights, times) < 1e-11);
-  CHECK(largest_gap(solve_exact(mirrored, weights).heights, heights) < 1e-11);   // the square is its own mirror image
+  CHECK(largest_gap(solve_exact(mirrored, weights).heights, heights) < 1e-11);  // the square is its own mirror image
 
-  double mean = 0;   // the source moved by a: h_i - <a, y_i>
+  double mean = 0;  // the source moved by a: h_i - <a, y_i>
   for (size_t i = 0; i < targets.size(); ++i) less.push_back(heights[i] - dot({-0.5, -0.5}, targets[i]));
   for (double h : less) mean += h / 40;
   for (double& h : less) h -= mean;
@@ -215,7 +221,7 @@ TEST_CASE("finite differences of the masses are the walls over the distances of 
   constexpr double kStep = 1e-6;
   for (const Known& known : known_squares()) {
     if (known.targets.size() < 3) continue;
-    if (std::string(known.name) == "four") continue;   // four cells meet in a point, where a wall is about to vanish
+    if (std::string(known.name) == "four") continue;  // four cells meet in a point, where a wall is about to vanish
     INFO(known.name);
     size_t N = known.targets.size();
     PowerCells cells = power_cells(known.targets, known.heights);
@@ -234,12 +240,12 @@ TEST_CASE("finite differences of the masses are the walls over the distances of 
       Numbers more = power_cells(known.targets, up).masses, fewer = power_cells(known.targets, down).masses;
       double sum = 0;
       for (size_t i = 0; i < N; ++i) {
-        CHECK(apart((more[i] - fewer[i]) / (2 * kStep), hessian[i][j], 1e-9, 1e-6) == "");   // masses round at 1e-16
+        CHECK(apart((more[i] - fewer[i]) / (2 * kStep), hessian[i][j], 1e-9, 1e-6) == "");  // masses round at 1e-16
         sum += hessian[i][j];
       }
       CHECK(std::abs(sum) < 1e-14);
     }
-    for (uint64_t seed = 0; seed < 20; ++seed) {   // positive semidefinite
+    for (uint64_t seed = 0; seed < 20; ++seed) {  // positive semidefinite
       Numbers v = normal({int64_t(N)}, DType::f64, Generator{seed}).to_vector();
       double form = 0;
       for (size_t i = 0; i < N; ++i)
@@ -266,7 +272,10 @@ TEST_CASE("the energy's slope is mass minus weight, and it is convex", "[ot]") {
 }
 
 TEST_CASE("random targets are solved inside, around and far from the domain", "[ot]") {
-  struct { int64_t N; double low, high; } cases[] = {{1, 0, 1}, {2, 5, 6}, {7, 0, 1}, {150, 0, 1}, {33, -4, 3}, {60, 7, 9}};
+  struct {
+    int64_t N;
+    double low, high;
+  } cases[] = {{1, 0, 1}, {2, 5, 6}, {7, 0, 1}, {150, 0, 1}, {33, -4, 3}, {60, 7, 9}};
   for (auto [N, low, high] : cases) {
     Numbers weights = uniform({N}, DType::f64, Generator{uint64_t(N)}).to_vector();
     double sum = 0;
@@ -307,8 +316,9 @@ TEST_CASE("exact transport says what is wrong with targets, weights and domain",
   CHECK(caught([&] { power_cells(two, Numbers{0}); }).says("one height a target"));
   CHECK(caught([&] { power_cells(two, Numbers{0, INFINITY}); }).says("height 1 is not finite"));
   CHECK(caught([&] { power_cells(two, Numbers{0, 0}, {{0, 0}, {0, 1}, {1, 1}}); }).says("counterclockwise"));
-  CHECK(caught([&] { solve_line(Numbers{1, 2, 1}, equal_weights(3), LineLaw::uniform()); })
-            .says("targets 0 and 2 are the same number"));
+  CHECK(caught([&] {
+          solve_line(Numbers{1, 2, 1}, equal_weights(3), LineLaw::uniform());
+        }).says("targets 0 and 2 are the same number"));
   auto stopped = caught([&] { solve_exact(kFive, Numbers{.1, .15, .4, .05, .3}, unit_square(), {.most_steps = 1}); });
   CHECK(stopped.kind == Error::Kind::numeric);
   CHECK(stopped.says("after 1 steps"));

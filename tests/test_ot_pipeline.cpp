@@ -12,7 +12,7 @@
 #include "diffusion/ot/toys.h"
 #include "tests/ot_support.h"
 
-namespace mote::ot {   // Source is the measure here, not the sampler's term
+namespace mote::ot {  // Source is the measure here, not the sampler's term
 
 using test::apart;
 using test::caught;
@@ -21,8 +21,8 @@ namespace {
 
 using Numbers = std::vector<double>;
 
-const std::vector<std::string> kFinishes = {"ddpm", "ddim", "s-pndm", "f-pndm", "plms", "ipndm", "heun", "dpmpp-2m",
-                                            "dpmpp-3m", "dpmpp-sde-2m", "unipc", "deis", "langevin"};
+const std::vector<std::string> kFinishes = {"ddpm",     "ddim",     "s-pndm",       "f-pndm", "plms", "ipndm",   "heun",
+                                            "dpmpp-2m", "dpmpp-3m", "dpmpp-sde-2m", "unipc",  "deis", "langevin"};
 
 struct Spread {
   double mean = 0, variance = 0;
@@ -74,9 +74,19 @@ TEST_CASE("a start that a sampler cannot begin at is refused", "[ot][paths]") {
 
 TEST_CASE("as many network calls are made as were asked for, or none can be", "[ot][paths]") {
   Schedule schedule = Schedule::cosine();
-  struct Row { const char* name; int64_t calls, steps; };
-  for (Row row : {Row{"ddim", 10, 10}, {"dpmpp-2m", 5, 5}, {"s-pndm", 10, 9}, {"f-pndm", 20, 11}, {"f-pndm", 13, 4},
-                  {"heun", 9, 5}, {"langevin", 11, 10}, {"unipc", 5, 5}, {"ddim", 1, 1}}) {
+  struct Row {
+    const char* name;
+    int64_t calls, steps;
+  };
+  for (Row row : {Row{"ddim", 10, 10},
+                  {"dpmpp-2m", 5, 5},
+                  {"s-pndm", 10, 9},
+                  {"f-pndm", 20, 11},
+                  {"f-pndm", 13, 4},
+                  {"heun", 9, 5},
+                  {"langevin", 11, 10},
+                  {"unipc", 5, 5},
+                  {"ddim", 1, 1}}) {
     SamplerOptions options = with_network_calls(schedule, {.name = row.name, .start = 400}, row.calls);
     INFO(row.name << " with " << row.calls << " calls");
     CHECK(options.steps == row.steps);
@@ -87,7 +97,7 @@ TEST_CASE("as many network calls are made as were asked for, or none can be", "[
   };
   CHECK(refusal("heun", 10, 400).says("no number of steps calls the network exactly 10 times from level 400"));
   CHECK(refusal("f-pndm", 5, 400).kind == Error::Kind::usage);
-  CHECK(refusal("ddim", 20, 10).kind == Error::Kind::usage);   // there are 11 levels
+  CHECK(refusal("ddim", 20, 10).kind == Error::Kind::usage);  // there are 11 levels
   CHECK(refusal("ddim", 0, 10).kind == Error::Kind::usage);
   CHECK(refusal("pf-rk45", 20, -1).says("depend on the state"));
 }
@@ -102,7 +112,7 @@ double langevin_std(const Schedule& schedule, const SamplerOptions& options, con
     double law = from.abar * s2 + from.variance, c = options.rate * from.variance / law;
     if (variance == 0) variance = law;
     variance = (1 - c) * (1 - c) * variance + 2 * options.rate * from.variance;
-    variance *= to.t < 0 ? std::pow(from.a() * s2 / law, 2) : to.abar / from.abar;   // the image seen in the state
+    variance *= to.t < 0 ? std::pow(from.a() * s2 / law, 2) : to.abar / from.abar;  // the image seen in the state
   }
   return std::sqrt(variance);
 }
@@ -122,7 +132,7 @@ TEST_CASE("from a state of its level every sampler carries Gaussian data to thei
     Spread s = spread(end);
     INFO(name);
     CHECK(apart(s.mean, data.mean, 5 * data.std / std::sqrt(double(kPoints))) == "");
-    double tolerance = name == "ddpm" ? 0.06 : 0.02;   // its large variance is too large by a little
+    double tolerance = name == "ddpm" ? 0.06 : 0.02;  // its large variance is too large by a little
     double std = name == "langevin" ? langevin_std(schedule, options, data) : data.std;
     CHECK(apart(std::sqrt(s.variance), std, tolerance * data.std) == "");
     if (name == "ddim" || name == "heun") {
@@ -144,7 +154,7 @@ TEST_CASE("a Langevin step keeps the law of its level but for the known excess",
   double v = level.abar * 0.04 + level.variance;
   for (double rate : {0.05, 0.5}) {
     Path path{.nodes = std::vector<Level>(40, level), .halfway = {}, .curve = {}};
-    path.nodes.push_back({.t = -1, .abar = level.abar, .variance = level.variance});   // the end keeps the noise
+    path.nodes.push_back({.t = -1, .abar = level.abar, .variance = level.variance});  // the end keeps the noise
     SamplerOptions options = {.name = "langevin", .prediction = Prediction::eps, .clip = false, .rate = rate};
     std::vector<StepPlan> plan = plan_sampler(path, options);
     CHECK(network_calls(plan) == 41);
@@ -202,7 +212,7 @@ TEST_CASE("start states are the chosen targets, stored or with fresh noise, the 
     CHECK_SAME(stored.index, chosen_targets(targets, heights, source, 5, 0, 40));
     Start fresh = start_states(targets, heights, source, Latents::fresh, level, 5, 0, 40);
     CHECK_SAME(fresh.index, stored.index);
-    double square = 0;   // of (x - a y) / sigma, which is N(0, 1)
+    double square = 0;  // of (x - a y) / sigma, which is N(0, 1)
     Numbers x = fresh.x.to_vector(), y = stored.x.to_vector();
     for (size_t i = 0; i < x.size(); ++i) square += std::pow((x[i] - level.a() * y[i]) / level.sigma(), 2);
     CHECK(apart(square / double(x.size()), 1, 5 * std::sqrt(2.0 / double(x.size()))) == "");
@@ -226,10 +236,12 @@ TEST_CASE("start states are the chosen targets, stored or with fresh noise, the 
 // ---- Sampled heights against exact ones ----------------------------------------------------------------------------
 
 TEST_CASE("a million samples find the exact heights of the unit square", "[ot]") {
-  struct Case { std::vector<Point> targets; Numbers weights; };
-  const std::vector<Case> cases = {
-      {{{.2, .3}, {.7, .2}, {.5, .8}}, {.2, .3, .5}},
-      {{{.1, .1}, {.9, .2}, {.5, .5}, {.2, .8}, {.8, .9}}, {.1, .15, .4, .05, .3}}};
+  struct Case {
+    std::vector<Point> targets;
+    Numbers weights;
+  };
+  const std::vector<Case> cases = {{{{.2, .3}, {.7, .2}, {.5, .8}}, {.2, .3, .5}},
+                                   {{{.1, .1}, {.9, .2}, {.5, .5}, {.2, .8}, {.8, .9}}, {.1, .15, .4, .05, .3}}};
   for (const Case& known : cases) {
     size_t N = known.targets.size();
     Numbers flat;
@@ -303,9 +315,10 @@ TEST_CASE("DPM-OT leaves no point between eight modes where few-step DDIM leaves
   int64_t of_ddim = modes_of(map.data, ddim).mixed;
   CHECK(of_ddim > kCount / 20);
   Numbers mean_targets(8, 0);
-  for (int64_t mode : modes_of(map.data, map.targets.points(arange(512))).nearest) mean_targets[size_t(mode)] += 1. / 512;
+  for (int64_t mode : modes_of(map.data, map.targets.points(arange(512))).nearest)
+    mean_targets[size_t(mode)] += 1. / 512;
   int64_t before = 0;
-  for (int64_t level : {20, 90, 400, 900}) {   // sigma / a of 0.04, 0.15, 0.73, 6.3
+  for (int64_t level : {20, 90, 400, 900}) {  // sigma / a of 0.04, 0.15, 0.73, 6.3
     Modes modes = modes_of(map.data, drawn(map, schedule, level, "ddim", kCalls, kCount));
     INFO("level " << level);
     if (level <= 90) {
@@ -316,7 +329,7 @@ TEST_CASE("DPM-OT leaves no point between eight modes where few-step DDIM leaves
       for (size_t k = 0; k < 8; ++k)
         CHECK(apart(shares[k], mean_targets[k], 5 * std::sqrt(mean_targets[k] / kCount)) == "");
     }
-    CHECK(modes.mixed >= before);   // the noisier the level, the more is left to a few steps
+    CHECK(modes.mixed >= before);  // the noisier the level, the more is left to a few steps
     before = modes.mixed;
   }
   CHECK(before > 0);
@@ -353,19 +366,20 @@ TEST_CASE("the nearer the level is to the data, the more the images are copies o
   Tensor targets = map.targets.points(arange(512));
   Tensor chosen = chosen_targets(map.targets, map.heights, map.source, 1, 0, kCount);
   Tensor copies = map.targets.points(chosen);
-  CHECK(nearness(copies, targets) == 0);   // the baseline: targets handed out
-  double others = nearness(draw_mixture(map.data, kCount, 99), targets);   // what new points of the law are apart
+  CHECK(nearness(copies, targets) == 0);                                  // the baseline: targets handed out
+  double others = nearness(draw_mixture(map.data, kCount, 99), targets);  // what new points of the law are apart
   std::vector<double> apart_by;
-  for (int64_t level : {0, 10, 300}) apart_by.push_back(nearness(drawn(map, schedule, level, "ddim", 1, kCount), targets));
+  for (int64_t level : {0, 10, 300})
+    apart_by.push_back(nearness(drawn(map, schedule, level, "ddim", 1, kCount), targets));
   CHECK(apart_by[0] > 0);
   CHECK(apart_by[0] < 0.7 * others);
   CHECK(std::is_sorted(apart_by.begin(), apart_by.end()));
-  double fresh = nearness(drawn(map, schedule, 300, "dpmpp-2m", 20, kCount), targets);   // sigma / a = 0.52
-  CHECK(apart(fresh, others, 0.25 * others) == "");   // as new as new points are
+  double fresh = nearness(drawn(map, schedule, 300, "dpmpp-2m", 20, kCount), targets);  // sigma / a = 0.52
+  CHECK(apart(fresh, others, 0.25 * others) == "");                                     // as new as new points are
 
   const int64_t* first = chosen.data<int64_t>();
   std::set<int64_t> hit(first, first + kCount);
-  double expected = 512 * (1 - std::exp(-double(kCount) / 512));   // of equally likely targets
+  double expected = 512 * (1 - std::exp(-double(kCount) / 512));  // of equally likely targets
   CHECK(apart(double(hit.size()), expected, 40) == "");
 }
 
@@ -381,17 +395,18 @@ TEST_CASE("heights that have converged give every target its share of the sample
     chi2 += (count - expected) * (count - expected) / expected;
     worst = std::max(worst, std::abs(count - expected) / std::sqrt(expected));
   }
-  CHECK(std::abs(chi2 - 511) <= 5 * std::sqrt(2 * 511.0));   // chi-square with N - 1 degrees of freedom
+  CHECK(std::abs(chi2 - 511) <= 5 * std::sqrt(2 * 511.0));  // chi-square with N - 1 degrees of freedom
   CHECK(worst < 5);
 }
 
 // ---- Mode mixture of a classifier ----------------------------------------------------------------------------------
 
 TEST_CASE("an image is mixed where two classes reach tau", "[metrics]") {
-  Tensor p = from({0.95, 0.05, 0.0,    //
-                   0.5, 0.5, 0.0,      //
-                   0.6, 0.3, 0.1,      //
-                   0.34, 0.33, 0.33}, {4, 3}, DType::f64);
+  Tensor p = from({0.95, 0.05, 0.0,  //
+                   0.5, 0.5, 0.0,    //
+                   0.6, 0.3, 0.1,    //
+                   0.34, 0.33, 0.33},
+                  {4, 3}, DType::f64);
   CHECK(metrics::mode_mixture(p, {0.05, 0.1, 0.3, 0.31, 0.33, 0.4, 0.5}) ==
         Numbers{1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25});
   CHECK(metrics::mode_mixture(p.to(DType::f32), metrics::mixture_taus()) ==
@@ -412,7 +427,7 @@ TEST_CASE("toys are what they say", "[ot]") {
     Tensor points = draw_mixture(toy, 4000, 1);
     CHECK_SAME(draw_mixture(toy, 100, 1), points.rows(0, 100));
     for (double value : points.to_vector()) CHECK(std::abs(value) < 1);
-    CHECK(modes_of(toy, points).mixed <= 4);   // beyond 4 sigma: e^-8 = 1 in 3000
+    CHECK(modes_of(toy, points).mixed <= 4);  // beyond 4 sigma: e^-8 = 1 in 3000
     CHECK(modes_of(toy, points, 0.5).mixed > 400);
   }
   CHECK(caught([] { toy_named("9-gaussians"); }).says("8-gaussians, 25-gaussians, swiss-roll"));

@@ -351,7 +351,8 @@ TEST_CASE("only the metrics asked for are computed", "[scores]") {
   auto set = [](uint64_t seed) {
     Generator generator{seed};
     Tensor labels = randint(0, 3, {40}, generator);
-    return ImageFeatures{normal({40, 6}, DType::f32, generator), labels, softmax(normal({40, 3}, DType::f32, generator))};
+    return ImageFeatures{normal({40, 6}, DType::f32, generator), labels,
+                         softmax(normal({40, 3}, DType::f32, generator))};
   };
   ImageFeatures a = set(1), b = set(2);
   CHECK(score(a, b, 3, {"fd"}, {}).size() == 1);

@@ -8,14 +8,16 @@
 namespace mote::metrics {
 
 std::vector<double> mode_mixture(const Tensor& probabilities, const std::vector<double>& taus) {
-  check(probabilities.defined() && probabilities.ndim() == 2 && probabilities.size(0) >= 1 && probabilities.size(1) >= 2 &&
+  check(probabilities.defined() && probabilities.ndim() == 2 && probabilities.size(0) >= 1 &&
+            probabilities.size(1) >= 2 &&
             (probabilities.dtype() == DType::f32 || probabilities.dtype() == DType::f64) && !probabilities.is_cuda(),
-        "mode_mixture: needs probabilities f32 or f64 [N, K] on the CPU, N >= 1, K >= 2, got ", describe(probabilities));
+        "mode_mixture: needs probabilities f32 or f64 [N, K] on the CPU, N >= 1, K >= 2, got ",
+        describe(probabilities));
   for (double tau : taus) check(tau > 0 && tau <= 0.5, "mode_mixture: tau = ", tau, ", needs 0 < tau <= 0.5");
   int64_t N = probabilities.size(0), K = probabilities.size(1);
   std::vector<double> values = probabilities.to_vector(), shares(taus.size(), 0);
   for (int64_t row = 0; row < N; ++row) {
-    double first = -1, second = -1, sum = 0;   // largest and second largest
+    double first = -1, second = -1, sum = 0;  // largest and second largest
     for (int64_t k = 0; k < K; ++k) {
       double p = values[size_t(row * K + k)];
       if (!(p >= 0 && p <= 1))

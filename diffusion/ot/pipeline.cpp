@@ -7,7 +7,7 @@ namespace {
 
 // Keys of the streams of a seed. The solver's iterations have a small number in their upper 16 bits (method.h), so with
 // the same seed too a map is never applied to the samples that it was fitted to.
-constexpr uint64_t kJump = 0x6a756d7000000000, kLatents = 0x6c617465, kStored = 0x73746f72;   // "jump", "late", "stor"
+constexpr uint64_t kJump = 0x6a756d7000000000, kLatents = 0x6c617465, kStored = 0x73746f72;  // "jump", "late", "stor"
 
 }  // namespace
 

@@ -14,7 +14,7 @@ namespace mote::ot {
 /// Data lie in [-1, 1] and the noise is the model's own (variance preserving: a^2 + sigma^2 = 1). A variance exploding
 /// level of standard deviation s is the level with u = sigma / a = s, for the same state divided by a: level_of_u.
 enum class Latents { fresh, stored };
-Latents latents_named(const std::string& name);   // "fresh" or "stored"; Error(usage) otherwise
+Latents latents_named(const std::string& name);  // "fresh" or "stored"; Error(usage) otherwise
 const char* name_of(Latents latents);
 
 /// The level at which x / a has noise of the standard deviation u > 0, for networks that take a Level (analytic.h).
@@ -29,8 +29,8 @@ Tensor stored_states(const Level& level, const Tensor& images, uint64_t seed);
 
 /// Where a sampler starts.
 struct Start {
-  Tensor x;       // f32 [S, ...] of the targets' point_shape, states of the level
-  Tensor index;   // i64 [S], the targets that the map chose
+  Tensor x;      // f32 [S, ...] of the targets' point_shape, states of the level
+  Tensor index;  // i64 [S], the targets that the map chose
 };
 
 /// States for the samples first, first + 1, ... of a seed: z of the source, i = argmax <z, row_i> + h_i, then x_M as

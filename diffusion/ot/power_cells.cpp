@@ -18,9 +18,9 @@ double cross(Point a, Point b) { return a.x * b.y - a.y * b.x; }
 
 struct Moments {
   double area = 0;
-  Point first;          // integral of x - corner
-  double second = 0;    // integral of |x - corner|^2
-  Point corner;         // the first one: differences from it do not cancel where the polygon is small and far away
+  Point first;        // integral of x - corner
+  double second = 0;  // integral of |x - corner|^2
+  Point corner;       // the first one: differences from it do not cancel where the polygon is small and far away
 };
 
 Moments moments_of(const Polygon& polygon) {
@@ -67,7 +67,7 @@ void clip(Cell& cell, Cell& scratch, Point normal, double level, int64_t j) {
     if (here <= 0) add(cell.corners[k], cell.wall[k]);
     if ((here <= 0) == (there <= 0)) continue;
     Point cut = cell.corners[k] + here / (here - there) * (cell.corners[next] - cell.corners[k]);
-    add(cut, here <= 0 ? j : cell.wall[k]);   // the border goes on along the cut, or back along the old edge
+    add(cut, here <= 0 ? j : cell.wall[k]);  // the border goes on along the cut, or back along the old edge
   }
   if (scratch.corners.size() < 3) {
     scratch.corners.clear();
@@ -78,8 +78,9 @@ void clip(Cell& cell, Cell& scratch, Point normal, double level, int64_t j) {
 
 double area_of_domain(const char* op, const Polygon& domain) {
   double area = moments_of(domain).area;
-  check(area > 0 && std::isfinite(area), op, ": the domain must be a convex polygon with its corners counterclockwise, got ",
-        domain.size(), " corners and the area ", area);
+  check(area > 0 && std::isfinite(area), op,
+        ": the domain must be a convex polygon with its corners counterclockwise, got ", domain.size(),
+        " corners and the area ", area);
   return area;
 }
 
@@ -101,7 +102,8 @@ void require_targets(const char* op, std::span<const Point> targets) {
   for (size_t i = 0; i < targets.size(); ++i)
     if (!std::isfinite(targets[i].x) || !std::isfinite(targets[i].y))
       fail(Error::Kind::data, op, ": target ", i, " is not finite: (", targets[i].x, ", ", targets[i].y, ")");
-  require_distinct(op, targets, [](Point a, Point b) { return a.x < b.x || (a.x == b.x && a.y < b.y); }, "point");
+  require_distinct(
+      op, targets, [](Point a, Point b) { return a.x < b.x || (a.x == b.x && a.y < b.y); }, "point");
 }
 
 void require_weights(const char* op, std::span<const double> weights, size_t targets) {
@@ -109,7 +111,8 @@ void require_weights(const char* op, std::span<const double> weights, size_t tar
   double sum = 0;
   for (size_t i = 0; i < weights.size(); ++i) {
     if (!(weights[i] > 0) || !std::isfinite(weights[i]))
-      fail(Error::Kind::data, op, ": weight ", i, " is ", weights[i], ", needs a positive number: a target without weight "
+      fail(Error::Kind::data, op, ": weight ", i, " is ", weights[i],
+           ", needs a positive number: a target without weight "
            "has no cell, leave it out");
     sum += weights[i];
   }
@@ -154,7 +157,8 @@ PowerCells cells_of(std::span<const Point> targets, std::span<const double> heig
       std::sort(facets[i].begin(), facets[i].end(), [](const Facet& a, const Facet& b) { return a.j < b.j; });
     }
   });
-  for (const std::vector<Facet>& of_cell : facets) cells.facets.insert(cells.facets.end(), of_cell.begin(), of_cell.end());
+  for (const std::vector<Facet>& of_cell : facets)
+    cells.facets.insert(cells.facets.end(), of_cell.begin(), of_cell.end());
   return cells;
 }
 
@@ -183,11 +187,11 @@ double brenier_energy(std::span<const Point> targets, std::span<const double> we
 
 namespace {
 
-/// Heights of the Voronoi cells, of the targets themselves if they lie in the domain. Otherwise of y' = c + (y - m) / s:
+/// Heights of the Voronoi cells, of the targets themselves if they lie in the domain, else of y' = c + (y - m) / s:
 /// <x, y> = s <x, y'> + (the same for all targets), so h = -s |y'|^2 / 2 makes the Voronoi cells of y', and each of
 /// them holds its own y'.
 std::vector<double> start_heights(std::span<const Point> targets, const Polygon& domain) {
-  auto overshoot = [&](Point centre, Point y) {   // 1 where the ray from the centre through y meets the border
+  auto overshoot = [&](Point centre, Point y) {  // 1 where the ray from the centre through y meets the border
     double most = 0;
     for (size_t k = 0; k < domain.size(); ++k) {
       Point edge = domain[(k + 1) % domain.size()] - domain[k], outward = {edge.y, -edge.x};
@@ -225,7 +229,7 @@ std::vector<double> solve_laplacian(const std::vector<Facet>& facets, const std:
                                     std::vector<double> residual) {
   size_t N = residual.size();
   std::vector<double> diagonal(N, 0), x(N, 0), z(N), direction(N), image(N);
-  subtract_mean(residual);   // H has no inverse for a constant, and what rounding leaves of one would grow
+  subtract_mean(residual);  // H has no inverse for a constant, and what rounding leaves of one would grow
   for (size_t k = 0; k < facets.size(); ++k) {
     diagonal[facets[k].i] += conductance[k];
     diagonal[facets[k].j] += conductance[k];
@@ -246,7 +250,7 @@ std::vector<double> solve_laplacian(const std::vector<Facet>& facets, const std:
       image[facets[k].j] -= flow;
     }
     double curvature = product(direction, image);
-    if (!(curvature > 0)) break;   // nothing is left but rounding
+    if (!(curvature > 0)) break;  // nothing is left but rounding
     for (size_t i = 0; i < N; ++i) {
       x[i] += now / curvature * direction[i];
       residual[i] -= now / curvature * image[i];
@@ -258,7 +262,7 @@ std::vector<double> solve_laplacian(const std::vector<Facet>& facets, const std:
 }
 
 struct Gradient {
-  std::vector<double> of;   // w - nu
+  std::vector<double> of;  // w - nu
   double length = 0, largest = 0, smallest_mass = 0;
 };
 
@@ -339,7 +343,8 @@ LineMap solve_line(std::span<const double> targets, std::span<const double> weig
   check(!targets.empty(), op, ": needs 1 target or more, got none");
   for (size_t i = 0; i < targets.size(); ++i)
     if (!std::isfinite(targets[i])) fail(Error::Kind::data, op, ": target ", i, " is not finite: ", targets[i]);
-  require_distinct(op, targets, [](double a, double b) { return a < b; }, "number");
+  require_distinct(
+      op, targets, [](double a, double b) { return a < b; }, "number");
   require_weights(op, weights, targets.size());
 
   std::vector<size_t> order(targets.size());
@@ -355,7 +360,7 @@ LineMap solve_line(std::span<const double> targets, std::span<const double> weig
     sum += height;
     below += weight;
     double mean_here = law.lower_mean(is_last ? 1 : below);
-    map.energy += y * (mean_here - mean_below);   // E(h*) = sum y_i E[x in cell i]: the heights cancel
+    map.energy += y * (mean_here - mean_below);  // E(h*) = sum y_i E[x in cell i]: the heights cancel
     mean_below = mean_here;
     map.w2_squared += weight * y * y;
     if (is_last) break;

@@ -34,10 +34,10 @@ struct Facet {
 
 /// The cells of a domain with the uniform probability on it, so that the masses sum to 1.
 struct PowerCells {
-  std::vector<Polygon> polygons;     // one a target, empty where the cell is
-  std::vector<double> masses;        // area of the polygon / area of the domain
-  std::vector<Point> centroids;      // of the polygons; {0, 0} for an empty one
-  std::vector<Facet> facets;         // in the order of (i, j), only those of positive length
+  std::vector<Polygon> polygons;  // one a target, empty where the cell is
+  std::vector<double> masses;     // area of the polygon / area of the domain
+  std::vector<Point> centroids;   // of the polygons; {0, 0} for an empty one
+  std::vector<Facet> facets;      // in the order of (i, j), only those of positive length
 };
 
 /// W_i = { x in domain : <x, y_j - y_i> <= h_i - h_j for all j }, by clipping the domain with one half-plane after the
@@ -54,23 +54,23 @@ double brenier_energy(std::span<const Point> targets, std::span<const double> we
                       const PowerCells& cells);
 
 struct ExactOptions {
-  double tolerance = 1e-13;   // of the largest |w_i - nu_i|
-  int64_t most_steps = 100;   // of Newton's method
+  double tolerance = 1e-13;  // of the largest |w_i - nu_i|
+  int64_t most_steps = 100;  // of Newton's method
 };
 
 struct ExactMap {
-  std::vector<double> heights;   // sum 0
-  double energy = 0;             // E at the heights
-  double w2_squared = 0;         // E|x|^2 + sum nu_i |y_i|^2 - 2 E, the cost |x - y|^2 of the map
-  double error = 0;              // largest |w_i - nu_i|
-  int64_t steps = 0;             // of Newton's method
+  std::vector<double> heights;  // sum 0
+  double energy = 0;            // E at the heights
+  double w2_squared = 0;        // E|x|^2 + sum nu_i |y_i|^2 - 2 E, the cost |x - y|^2 of the map
+  double error = 0;             // largest |w_i - nu_i|
+  int64_t steps = 0;            // of Newton's method
   PowerCells cells;
 };
 
 /// The heights whose cells have the masses `weights`: damped Newton on E. It starts where no cell is empty, from the
 /// Voronoi cells of the targets (moved and shrunk into the domain if one lies outside); a step is halved until every
 /// mass is at least half of min(smallest mass at the start, smallest weight) and the length of the gradient has gone
-/// down by the factor 1 - step / 2, which makes every start converge.               [Kitagawa 2019, alg. 1 and thm. 1.5]
+/// down by the factor 1 - step / 2, which makes every start converge.            [Kitagawa 2019, alg. 1 and thm. 1.5]
 ///   weights  N, positive, sum 1 within 1e-9
 /// Throws Error(data) for other weights, else as power_cells; Error(numeric) with the error reached if the steps do not
 /// suffice.
@@ -81,20 +81,20 @@ ExactMap solve_exact(std::span<const Point> targets, std::span<const double> wei
 
 /// A law on the line, by what the closed form needs of it.
 struct LineLaw {
-  std::function<double(double)> quantile;       // F^-1(p), 0 < p < 1
-  std::function<double(double)> lower_mean;     // integral of F^-1 from 0 to p, 0 <= p <= 1
-  double second_moment = 0;                     // E x^2
-  static LineLaw uniform();                     // U(0, 1)
-  static LineLaw normal();                      // N(0, 1)
+  std::function<double(double)> quantile;    // F^-1(p), 0 < p < 1
+  std::function<double(double)> lower_mean;  // integral of F^-1 from 0 to p, 0 <= p <= 1
+  double second_moment = 0;                  // E x^2
+  static LineLaw uniform();                  // U(0, 1)
+  static LineLaw normal();                   // N(0, 1)
 };
 
 struct LineMap {
-  std::vector<double> boundaries;   // N - 1 walls between neighbouring cells, ascending
-  std::vector<double> heights;      // in the order of the targets as given, sum 0
+  std::vector<double> boundaries;  // N - 1 walls between neighbouring cells, ascending
+  std::vector<double> heights;     // in the order of the targets as given, sum 0
   double energy = 0, w2_squared = 0;
 };
 
-/// With the targets sorted: wall b_i = F^-1(nu_1 + .. + nu_i), h_{i+1} = h_i - b_i (y_{i+1} - y_i); cells are intervals.
+/// With sorted targets: walls b_i = F^-1(nu_1 + .. + nu_i), h_{i+1} = h_i - b_i (y_{i+1} - y_i); cells are intervals.
 ///   targets  N >= 1, finite, no two equal, in any order; weights as for solve_exact
 /// Throws Error as solve_exact does.
 LineMap solve_line(std::span<const double> targets, std::span<const double> weights, const LineLaw& law);

@@ -47,7 +47,7 @@ Tensor draw_mixture(const Mixture& data, int64_t N, uint64_t seed) {
   Tensor points = image_noise({N, D}, DType::f32, Generator{seed}, 0);
   Tensor where = image_noise({N, 1}, DType::f64, Generator{seed}.fork(1), 0);
   for (int64_t i = 0; i < N; ++i) {
-    double below = total * std::erfc(-where.data<double>()[i] / std::numbers::sqrt2) / 2;   // uniform
+    double below = total * std::erfc(-where.data<double>()[i] / std::numbers::sqrt2) / 2;  // uniform
     int64_t k = 0;
     while (k + 1 < K && below >= data.weights[size_t(k)]) below -= data.weights[size_t(k++)];
     for (int64_t d = 0; d < D; ++d) {

@@ -1,5 +1,6 @@
-// langevin.cpp - annealed Langevin dynamics: at each level one noisy step along the score, and at the end the image that
-// the network sees in the state. It starts from a state of its first level: from pure noise it needs thousands of levels.
+// langevin.cpp - annealed Langevin dynamics: at each level one noisy step along the score, and at the end the image
+// that the network sees in the state. It starts from a state of its first level: from pure noise it needs thousands of
+// levels.
 #include "diffusion/samplers/method.h"
 
 #include <cmath>
@@ -7,7 +8,7 @@
 namespace mote {
 
 // In y = x / a, whose noise has the standard deviation u, the score is -eps / u. A step of length rate u^2 is
-//   y <- y - rate u eps + sqrt(2 rate) u z,                                    [Song & Ermon 2019, alg. 1; 2020, alg. 1]
+//   y <- y - rate u eps + sqrt(2 rate) u z,                           [Song & Ermon 2019, alg. 1; Song & Ermon 2020]
 // in x the same with sigma for u; going to the next level leaves y as it is. The last call, at the level of the last
 // step, gives the x0 at which the run ends: N steps cost N + 1 calls. At an end that keeps noise, that is put back.
 // Published chains have thousands of close levels and rates of 0.01 to 0.06. A chain of a few calls lags behind its

@@ -12,8 +12,8 @@ namespace mote {
 
 namespace {
 
-const std::array kMethods = {&kDdpm, &kDdim,    &kSPndm,   &kFPndm,      &kPlms,  &kIpndm, &kFon,      &kPfEuler, &kPfRk45,
-                             &kHeun, &kDpmpp2m, &kDpmpp3m, &kDpmppSde2m, &kUnipc, &kDeis,  &kLangevin};
+const std::array kMethods = {&kDdpm,   &kDdim, &kSPndm,   &kFPndm,   &kPlms,       &kIpndm, &kFon,  &kPfEuler,
+                             &kPfRk45, &kHeun, &kDpmpp2m, &kDpmpp3m, &kDpmppSde2m, &kUnipc, &kDeis, &kLangevin};
 
 const Method& method_named(const std::string& name) {
   for (const Method* method : kMethods)
