@@ -49,8 +49,8 @@ enum class Family { ancestral, pseudo, exponential, flow };
 /// The flow family takes VpSchedule::limit_of(schedule) from s = 1 to s = 1e-3 [Song 2021b], uniform in t,
 /// lambda or u^(1/7), and stops there.
 ///
-/// Throws Error(usage) for an unknown name, for steps that are not 1 to T (start + 1), for a start outside 0..T-1, for
-/// a combination that is not listed above, and for steps that would read a level outside the table, naming the nearest smaller number that does not.
+/// Throws Error(usage) for an unknown name, steps outside 1..T (start + 1), a start outside 0..T-1, other combinations,
+/// and for steps that would read a level outside the table, naming the nearest smaller number that does not.
 Path path_of(const Schedule& schedule, Family family, const SamplerOptions& options);
 
 /// N steps of the continuous process from time t_first down to t_last, in the flow family's grids.
