@@ -344,6 +344,31 @@ TEST_CASE("DPM-OT leaves no point between eight modes where few-step DDIM leaves
   CHECK(modes_of(map.data, blend(map.targets, planes, weights)).mixed > 0);
 }
 
+TEST_CASE("annealed Langevin dynamics in variance exploding levels ends in the modes of the map", "[ot]") {
+  constexpr int64_t kCount = 1000, kLevels = 20;
+  ToyMap map = toy_map("8-gaussians");
+  Path path;
+  for (int64_t k = 0; k < kLevels; ++k)
+    path.nodes.push_back(level_of_u(0.06 * std::pow(0.01 / 0.06, double(k) / (kLevels - 1)), double(k)));
+  path.nodes.push_back({});
+  Network network = [&](const Tensor& x, double t) {
+    return exact_denoise(map.data, x, path.nodes[size_t(t)]).eps;
+  };
+  SamplerOptions options = {.name = "langevin"};
+  CHECK(network_calls(plan_sampler(path, options)) == kLevels + 1);
+  Start start = start_states(map.targets, map.heights, map.source, Latents::fresh, path.nodes[0], 1, 0, kCount);
+  double square = 0;  // of x / a - y, the noise of the exploding process
+  Numbers x = start.x.to_vector(), y = map.targets.points(start.index).to_vector();
+  for (size_t i = 0; i < x.size(); ++i) square += std::pow(x[i] / path.nodes[0].a() - y[i], 2) / double(x.size());
+  CHECK(apart(std::sqrt(square), 0.06, 5 * 0.06 / std::sqrt(2.0 * double(x.size()))) == "");
+  Modes modes = modes_of(map.data, run_sampler(path, options, network, start.x, Generator{2}));
+  CHECK(modes.mixed <= kCount / 50);
+  Modes chosen = modes_of(map.data, map.targets.points(start.index));
+  int64_t stayed = 0;
+  for (size_t i = 0; i < size_t(kCount); ++i) stayed += modes.nearest[i] == chosen.nearest[i];
+  CHECK(stayed == kCount);  // noise of 0.06 does not reach half way to the next mode, 0.31
+}
+
 TEST_CASE("within a mode DPM-OT has the spread of the data", "[ot]") {
   constexpr int64_t kCount = 4000;
   ToyMap map = toy_map("8-gaussians");

@@ -19,9 +19,9 @@ Latents latents_named(const std::string& name) {
 
 const char* name_of(Latents latents) { return latents == Latents::fresh ? "fresh" : "stored"; }
 
-Level level_of_u(double u) {
+Level level_of_u(double u, double t) {
   check(u > 0 && std::isfinite(u), "level_of_u: needs a positive number, got ", u);
-  return Level::of_lambda(0, -std::log(u));
+  return Level::of_lambda(t, -std::log(u));
 }
 
 Tensor noised(const Level& level, const Tensor& x, const Generator& noise, int64_t first) {

@@ -17,8 +17,8 @@ enum class Latents { fresh, stored };
 Latents latents_named(const std::string& name);  // "fresh" or "stored"; Error(usage) otherwise
 const char* name_of(Latents latents);
 
-/// The level at which x / a has noise of the standard deviation u > 0, for networks that take a Level (analytic.h).
-Level level_of_u(double u);
+/// The level at which x / a has noise of the standard deviation u > 0; t is what the network is fed there.
+Level level_of_u(double u, double t = 0);
 
 /// a x + sigma eps of images first, first + 1, ...; eps is image_noise of `noise`.
 ///   x f32 [N, ...] in [-1, 1]; the result is like x
