@@ -130,7 +130,8 @@ class Bench {
     struct Case { int64_t samples, targets, width; };
     for (Case c : {Case{1024, 4000, 784}, {1024, 4000, 3072}}) {
       Tensor x = draw({c.samples, c.width}, 1, dtype_), y = draw({c.targets, c.width}, 2, dtype_), h = zeros({c.targets});
-      Tensor all = empty({c.samples, c.targets}, dtype_), one = zeros({c.samples, 1}, DType::i64), eight = zeros({c.samples, 8}, DType::i64);
+      Tensor all = empty({c.samples, c.targets}, dtype_);
+      Tensor one = zeros({c.samples, 1}, DType::i64), eight = zeros({c.samples, 8}, DType::i64);
       Tensor largest = zeros({c.samples}), total = zeros({c.samples}), share = empty({c.targets}, DType::f64);
       double epsilon = 0.25 * std::sqrt(double(c.width));   // about the gap between the two best scores
       struct Kernel { const char* name; std::function<void()> run; };
@@ -262,7 +263,8 @@ void add_bench_command(CLI::App& app) {
   CLI::App& command = add_command(app, "bench", "measure speed against the ceilings of this machine",
                                   "mote bench train --unet fmnist --batch 64 --precision bf16 --profile", options, [] { run_bench(options); });
   options.precision_flag = command.get_option("--precision")->description("f32 or bf16; left out, single ops run in both");
-  command.add_option("what", options.what, "gemm, conv, norm, attention, ot, train, sample or all; or ot-curve by itself: chi2 of the transport solver against samples");
+  command.add_option("what", options.what, 
+                     "gemm, conv, norm, attention, ot, train, sample or all; or ot-curve alone: chi2 of the transport solver");
   command.add_option("--unet", options.unet, "preset for train and sample")->capture_default_str();
   command.add_option("--batch", options.batch, "images a step for train and sample")->capture_default_str();
   command.add_option("--runs", options.runs, "timed runs of each case; the median is reported")->capture_default_str();

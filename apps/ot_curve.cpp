@@ -65,9 +65,9 @@ OtCurve measure_ot_curve(const OtCurveOptions& options, const std::function<void
   solver_options.batch = options.batch;
   solver_options.seed = options.seed;
   solver_options.max_samples = 2 * options.samples;
-  solver_options.chi2 = 1e-9;   // no certificate before the end of the curve
+  solver_options.chi2 = 1e-9;  // no certificate before the end of the curve
   double N = double(curve.targets);
-  solver_options.measure_samples = std::max(2.0, std::sqrt(2 * N) / 0.003 / N);   // a standard deviation of 0.003
+  solver_options.measure_samples = std::max(2.0, std::sqrt(2 * N) / 0.003 / N);  // a standard deviation of 0.003
   for (double at : {0, 5, 10, 15, 20, 25, 30, 40, 60, 80, 120, 160, 240, 320, 500, 1000, 1500, 2000, 3000, 4000})
     if (at <= options.samples) solver_options.measure_at.push_back(at);
   OtCurve::Point steps;
@@ -93,34 +93,43 @@ OtCurve measure_ot_curve(const OtCurveOptions& options, const std::function<void
 }
 
 std::string ot_curve_table(const OtCurve& curve) {
-  std::string text = line("%ld targets of %ld numbers\n%10s %9s %9s %9s %9s %7s %9s %9s %9s\n", long(curve.targets),
-                          long(curve.width), "samples/N", "chi2", "low", "high", "bound", "empty", "largest", "seconds", "CPU s");
+  std::string text =
+      line("%ld targets of %ld numbers\n%10s %9s %9s %9s %9s %7s %9s %9s %9s\n", long(curve.targets), long(curve.width),
+           "samples/N", "chi2", "low", "high", "bound", "empty", "largest", "seconds", "CPU s");
   for (const OtCurve::Point& point : curve.points)
     text += line("%10.2f %9.4f %9.4f %9.4f %9.4f %7ld %9.2f %9.2f %9.2f\n", point.samples, point.quality.chi2,
                  point.quality.low, point.quality.high, bound_of(curve, point.samples), long(point.quality.empty),
                  point.quality.largest, point.seconds, point.cpu_seconds);
   const ot::SolverResult& solved = curve.solved;
   double N = double(curve.targets);
-  return text + line("certificate: chi2 %.4f, 95 %% interval %.4f .. %.4f (%s), %.1f samples a target and %.1f for certificates,\n"
-                     "             %.2f s, %.2f CPU s, %.1f GFLOP, %.1f GFLOP a CPU second\n",
-                     solved.quality.chi2, solved.quality.low, solved.quality.high, solved.converged ? "reached" : "not reached",
-                     double(solved.samples) / N, double(solved.certificate_samples) / N, solved.seconds, curve.cpu_seconds,
-                     solved.flops / 1e9, solved.flops / 1e9 / curve.cpu_seconds);
+  return text + line(
+                    "certificate: chi2 %.4f, 95 %% interval %.4f .. %.4f (%s), %.1f samples a target and %.1f for "
+                    "certificates,\n"
+                    "             %.2f s, %.2f CPU s, %.1f GFLOP, %.1f GFLOP a CPU second\n",
+                    solved.quality.chi2, solved.quality.low, solved.quality.high,
+                    solved.converged ? "reached" : "not reached", double(solved.samples) / N,
+                    double(solved.certificate_samples) / N, solved.seconds, curve.cpu_seconds, solved.flops / 1e9,
+                    solved.flops / 1e9 / curve.cpu_seconds);
 }
 
 std::string ot_curve_json(const OtCurve& curve) {
   auto quality = [](const ot::Quality& q) {
-    return nlohmann::ordered_json{{"chi2", q.chi2}, {"low", q.low}, {"high", q.high}, {"samples", q.samples}, {"empty", q.empty}, {"largest", q.largest}};
+    return nlohmann::ordered_json{{"chi2", q.chi2},       {"low", q.low},     {"high", q.high},
+                                  {"samples", q.samples}, {"empty", q.empty}, {"largest", q.largest}};
   };
   nlohmann::ordered_json out = {{"targets", curve.targets}, {"width", curve.width}, {"scale", curve.score_scale}};
   out["curve"] = nlohmann::ordered_json::array();
   for (const OtCurve::Point& point : curve.points)
-    out["curve"].push_back({{"samples_per_target", point.samples}, {"bound", bound_of(curve, point.samples)},
-                            {"quality", quality(point.quality)}, {"seconds", point.seconds}, {"cpu_seconds", point.cpu_seconds}});
+    out["curve"].push_back({{"samples_per_target", point.samples},
+                            {"bound", bound_of(curve, point.samples)},
+                            {"quality", quality(point.quality)},
+                            {"seconds", point.seconds},
+                            {"cpu_seconds", point.cpu_seconds}});
   const ot::SolverResult& solved = curve.solved;
-  out["solved"] = {{"converged", solved.converged}, {"quality", quality(solved.quality)}, {"samples", solved.samples},
-                   {"certificate_samples", solved.certificate_samples}, {"seconds", solved.seconds},
-                   {"cpu_seconds", curve.cpu_seconds}, {"flops", solved.flops}};
+  out["solved"] = {{"converged", solved.converged}, {"quality", quality(solved.quality)},
+                   {"samples", solved.samples},     {"certificate_samples", solved.certificate_samples},
+                   {"seconds", solved.seconds},     {"cpu_seconds", curve.cpu_seconds},
+                   {"flops", solved.flops}};
   return out.dump(2) + "\n";
 }
 

@@ -122,7 +122,7 @@ MOTE_KERNEL(conv2d,
 MOTE_KERNEL(conv2d_dx, (Tensor & dx, const Tensor& dy, const Tensor& w, const Conv2dSpec& spec), (dx, dy, w, spec))
 MOTE_KERNEL(conv2d_dw, (Tensor & dw, const Tensor& x, const Tensor& dy, const Conv2dSpec& spec), (dw, x, dy, spec))
 
-// ---- Scores of samples against targets: never more than a bounded part of them in memory -----------------------------
+// ---- Scores of samples against targets: never more than a bounded part of them in memory ---------------------------
 // score(s, i) = sum_d x[s, d] y[i, d] + h[i];  x [S, D], y [N, D], both f32 or both bf16; h f32 [N]; sums in f32
 
 /// key [S, K] of i64: the K largest among the keys it holds (kNoKey where there is none yet), falling, and the keys

@@ -1,4 +1,4 @@
-// scores.h - keys of scores, and what the kernels on scores of samples against targets share (kernels.h, diffusion/ot/).
+// scores.h - keys of scores, and what the kernels on scores of samples against targets share (kernels.h).
 // A key holds a score and the number of its target in 64 bits whose order as a signed integer is the order wanted: the
 // larger score first, and of equal scores the smaller number. Merging the results of parts is then max, in any order.
 #pragma once

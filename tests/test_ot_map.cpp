@@ -36,7 +36,8 @@ Tensor rotation(int64_t D, uint64_t seed) {
     for (double value : v.to_vector()) squares += value * value;
     for (int64_t i = 0; i < D; ++i)
       for (int64_t j = 0; j < D; ++j)
-        turn.data<float>()[i * D + j] = float((i == j) - 2 * double(v.data<float>()[i]) * double(v.data<float>()[j]) / squares);
+        turn.data<float>()[i * D + j] =
+            float((i == j) - 2 * double(v.data<float>()[i]) * double(v.data<float>()[j]) / squares);
     return turn;
   };
   return product(reflection(seed), reflection(seed + 1));
@@ -101,7 +102,8 @@ TEST_CASE("the map is cyclically monotone for any heights", "[ot][map]") {
     double least = 0;
     for (int64_t s = 0; s < 64; ++s)
       for (int64_t r = 0; r < s; ++r)
-        least = std::min(least, dot(x, s, rows, to[s]) - dot(x, s, rows, to[r]) + dot(x, r, rows, to[r]) - dot(x, r, rows, to[s]));
+        least = std::min(
+            least, dot(x, s, rows, to[s]) - dot(x, s, rows, to[r]) + dot(x, r, rows, to[r]) - dot(x, r, rows, to[s]));
     for (int64_t length = 3; length <= 64; ++length) {
       double sum = 0;
       for (int64_t k = 0; k < length; ++k) {
@@ -110,11 +112,12 @@ TEST_CASE("the map is cyclically monotone for any heights", "[ot][map]") {
       }
       least = std::min(least, sum);
     }
-    CHECK(least >= -1e-5);   // scores are compared in f32
+    CHECK(least >= -1e-5);  // scores are compared in f32
   }
 }
 
-TEST_CASE("the map does not see a constant in the heights, a shift of the targets, a rotation of all, or a scale", "[ot][map]") {
+TEST_CASE("the map does not see a constant in the heights, a shift of the targets, a rotation of all, or a scale",
+          "[ot][map]") {
   int64_t N = 150, D = 8, S = 400;
   Tensor y = draw({N, D}, 1), x = draw({S, D}, 2), h = mapped(draw({N}, 3), 0.7, 0);
   Targets targets = plain_targets(y);
@@ -184,7 +187,8 @@ TEST_CASE("blends weigh the planes within the angle, and a blend of one plane is
       CHECK((weight > 0) == within);
       left_out += !within;
       if (within && j > 0) {
-        double ratio = std::exp((double(planes.score.data<float>()[3 * s + j]) - double(planes.score.data<float>()[3 * s])) / 0.2);
+        double ratio =
+            std::exp((double(planes.score.data<float>()[3 * s + j]) - double(planes.score.data<float>()[3 * s])) / 0.2);
         CHECK(apart(weight, ratio * double(weights.data<float>()[3 * s]), 1e-6) == "");
       }
       sum += double(weight);
@@ -198,22 +202,24 @@ TEST_CASE("blends weigh the planes within the angle, and a blend of one plane is
   for (int64_t s = 0; s < 40; ++s)
     for (int64_t j = 0; j < 3; ++j)
       for (int64_t d = 0; d < 5; ++d)
-        expected.data<float>()[5 * s + d] += weights.data<float>()[3 * s + j] * y.data<float>()[5 * planes.index.data<int64_t>()[3 * s + j] + d];
+        expected.data<float>()[5 * s + d] +=
+            weights.data<float>()[3 * s + j] * y.data<float>()[5 * planes.index.data<int64_t>()[3 * s + j] + d];
   CHECK_CLOSE(blended, expected, 1e-6, 0);
   // With no other plane within the angle the blend is the map.
-  CHECK_CLOSE(blend(targets, planes, softmax_weights(planes, angles, 1e-9, 0.2)), targets.points(assign(targets, h, x)), 1e-6, 0);
+  CHECK_CLOSE(blend(targets, planes, softmax_weights(planes, angles, 1e-9, 0.2)), targets.points(assign(targets, h, x)),
+              1e-6, 0);
 }
 
 TEST_CASE("distance weights are the inverse distances to the centres of cells", "[ot][map]") {
   Targets targets = Targets::in_memory(f32({-1, 0, 1, 0, 0, 2}, {3, 2}));
   Source source = source_of(targets);
   Tensor h = zeros({3});
-  h.data<float>()[2] = -1e30f;   // a cell without samples
+  h.data<float>()[2] = -1e30f;  // a cell without samples
   Tensor centres = cell_centres(targets, h, source, 0, 4000);
   for (int64_t d = 0; d < 2; ++d) CHECK(std::isnan(centres.data<float>()[4 + d]));
   // Targets 0 and 1 share a wall of direction (1, 0): half-normal means of +-sqrt(2 / pi) across it.
   double mean = std::sqrt(2 / std::numbers::pi);
-  CHECK_CLOSE(centres.rows(0, 2), f32({-mean, 0, mean, 0}, {2, 2}), 0.08, 0);   // 4 sd of a mean of 2000
+  CHECK_CLOSE(centres.rows(0, 2), f32({-mean, 0, mean, 0}, {2, 2}), 0.08, 0);  // 4 sd of a mean of 2000
   Tensor x = f32({0.5, 0.5, -2, 1}, {2, 2});
   Planes planes{from({1, 0, 2, 0, 1, 2}, {2, 3}, DType::i64), zeros({2, 3})};
   Tensor weights = distance_weights(planes, zeros({2, 3}), 1, x, centres);
@@ -233,14 +239,15 @@ TEST_CASE("inside a class a sample goes to the best target of that class", "[ot]
   Targets targets = Targets::in_memory(draw({N, 6}, 1));
   Tensor x = draw({S, 6}, 2), h = draw({N}, 3), labels = empty({N}, DType::i64), wanted = empty({S}, DType::i64);
   for (int64_t i = 0; i < N; ++i) labels.data<int64_t>()[i] = i * i % 5;
-  for (int64_t s = 0; s < S; ++s) wanted.data<int64_t>()[s] = s % 3 == 0 ? 0 : s % 3 == 1 ? 1 : 4;   // i^2 mod 5
+  for (int64_t s = 0; s < S; ++s) wanted.data<int64_t>()[s] = s % 3 == 0 ? 0 : s % 3 == 1 ? 1 : 4;  // i^2 mod 5
   Tensor index = assign_in_class(targets, h, labels, x, wanted);
   auto scores = plain_scores(x, targets.rows(0, N), h);
   for (int64_t s = 0; s < S; ++s) {
     int64_t got = index.data<int64_t>()[s], want = wanted.data<int64_t>()[s];
     CHECK(labels.data<int64_t>()[got] == want);
     for (int64_t i = 0; i < N; ++i)
-      if (labels.data<int64_t>()[i] == want) CHECK(scores[size_t(s)][size_t(i)] <= scores[size_t(s)][size_t(got)] + 1e-5);
+      if (labels.data<int64_t>()[i] == want)
+        CHECK(scores[size_t(s)][size_t(i)] <= scores[size_t(s)][size_t(got)] + 1e-5);
   }
   wanted.data<int64_t>()[7] = 2;
   CHECK(caught([&] { assign_in_class(targets, h, labels, x, wanted); }).says("class 2 has no target"));

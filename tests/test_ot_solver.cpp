@@ -1,5 +1,5 @@
-// The solver against heights that are known: in one dimension, on lines, by symmetry, on the unit square; and what its
-// numbers mean: chi2 and its interval, convergence against samples, empty cells, saving, the same bits.
+// The solver against heights that are known: in one dimension, on lines, by symmetry, on the unit square; convergence
+// against samples, empty cells, saving, the same bits. What chi2 says is in test_ot_quality.cpp.
 #include <algorithm>
 #include <fstream>
 #include <numbers>
@@ -62,8 +62,10 @@ Tensor image_like(int64_t N, int64_t side) {
       for (int64_t j = 0; j < side; ++j) {
         double sum = 0;
         for (int64_t a = 0; a < 3; ++a)
-          for (int64_t b = 0; b < 3; ++b) sum += double(noise.data<float>()[(n * side + (i + a) % side) * side + (j + b) % side]) / 3;
-        double contrast = 0.3 * std::exp(0.3 * double(light.data<float>()[2 * n])), bright = 0.1 * double(light.data<float>()[2 * n + 1]);
+          for (int64_t b = 0; b < 3; ++b)
+            sum += double(noise.data<float>()[(n * side + (i + a) % side) * side + (j + b) % side]) / 3;
+        double contrast = 0.3 * std::exp(0.3 * double(light.data<float>()[2 * n])),
+               bright = 0.1 * double(light.data<float>()[2 * n + 1]);
         y.data<float>()[(n * side + i) * side + j] = float(contrast * sum + bright);
       }
   return y;
@@ -71,12 +73,13 @@ Tensor image_like(int64_t N, int64_t side) {
 
 }  // namespace
 
-// ---- Known heights ---------------------------------------------------------------------------------------------------
+// ---- Known heights -------------------------------------------------------------------------------------------------
 
 TEST_CASE("upper_quantile gives back the tails of the normal distribution", "[ot][solver]") {
   CHECK(apart(upper_quantile(0.5), 0, 1e-15) == "");
   CHECK(apart(upper_quantile(0.3), 0.524400512708041, 1e-13) == "");
-  for (double z : {-3.0, -1.0, 0.2, 1.7, 4.0, 9.0, 25.0}) CHECK(apart(upper_quantile(0.5 * std::erfc(z / std::sqrt(2.0))), z, 1e-12) == "");
+  for (double z : {-3.0, -1.0, 0.2, 1.7, 4.0, 9.0, 25.0})
+    CHECK(apart(upper_quantile(0.5 * std::erfc(z / std::sqrt(2.0))), z, 1e-12) == "");
   CHECK(caught([] { upper_quantile(0); }).kind == Error::Kind::argument);
 }
 
@@ -88,15 +91,17 @@ TEST_CASE("in one dimension the heights follow from the quantiles of the source"
     Solver solver(targets, source, accurate(4));
     SolverResult result = solver.run();
     CHECK(apart_all(given_heights(targets, result.heights), {0, 1.28155157, 1.28155157, 0.01911972}, 5e-3) == "");
-    CHECK(!result.converged);   // nothing can be as near as was asked for; that is a result
+    CHECK(!result.converged);  // nothing can be as near as was asked for; that is a result
     // E(h*) = .794912352744916 and W2^2 = .385175294510169; the source and centring change neither but for known terms:
     // transport_cost is of rows and of a source of variance 1 whose mean is that of the targets.
     Quality quality = measure(targets, result.heights, source, 77, int64_t(kFewer * 400'000));
     double scale = targets.scale(), mean = double(targets.mean().data<float>()[0]), squares = 0;
     for (int64_t i = 0; i < 4; ++i) squares += targets.weights()[size_t(i)] * std::pow(double(y.data<float>()[i]), 2);
     // |x - y|^2 from <x, y> = scale <x, row> + x mean, whose last term has mean 0.
-    double cost = 1 + squares - scale * (1 + (squares - mean * mean) / (scale * scale) - transport_cost(targets, result.heights, quality));
-    CHECK(apart_all({cost}, {0.385175294510169}, 8e-3) == "");   // 4 sd of the mean of 400 000 potentials
+    double cost =
+        1 + squares -
+        scale * (1 + (squares - mean * mean) / (scale * scale) - transport_cost(targets, result.heights, quality));
+    CHECK(apart_all({cost}, {0.385175294510169}, 8e-3) == "");  // 4 sd of the mean of 400 000 potentials
   }
   Source cube = source_of(targets, Source::Kind::cube);
   Solver solver(targets, cube, accurate(4));
@@ -124,7 +129,8 @@ TEST_CASE("two targets in any dimension are parted by one quantile", "[ot][solve
   }
 }
 
-TEST_CASE("targets on a line have the heights of one dimension, far away and in 3072 dimensions of bf16", "[ot][solver]") {
+TEST_CASE("targets on a line have the heights of one dimension, far away and in 3072 dimensions of bf16",
+          "[ot][solver]") {
   int64_t D = 3072;
   Tensor v = draw({D}, 1), c = draw({D}, 2), y = empty({4, D});
   double norm = 0;
@@ -149,7 +155,7 @@ TEST_CASE("symmetric targets have equal heights, and products of targets have su
   Targets targets = Targets::in_memory(unit);
   SolverResult result = Solver(targets, source_of(targets), accurate(6, 4e5)).run();
   CHECK(apart_all(from_first(result.heights), std::vector<double>(6, 0.0), 1e-2) == "");
-  CHECK(result.quality.largest < 1 + kLooser * 0.15);   // 4 sd of counts near 720
+  CHECK(result.quality.largest < 1 + kLooser * 0.15);  // 4 sd of counts near 720
 
   Tensor corners = empty({8, 3});
   for (int64_t i = 0; i < 24; ++i) corners.data<float>()[i] = (i / 3) >> (i % 3) & 1 ? 1.0f : -1.0f;
@@ -160,7 +166,7 @@ TEST_CASE("symmetric targets have equal heights, and products of targets have su
   // {-1, 0, 2} x {0, 1} under N(0, I), equal weights: each axis by its own quantiles.
   Tensor grid = f32({-1, 0, 0, 0, 2, 0, -1, 1, 0, 1, 2, 1}, {6, 2});
   targets = Targets::in_memory(grid);
-  double third = upper_quantile(1.0 / 3);   // b = -third, third for the first axis, 0 for the second
+  double third = upper_quantile(1.0 / 3);  // b = -third, third for the first axis, 0 for the second
   std::vector<double> expected = {0, third, third - 2 * third, 0, third, -third};
   result = Solver(targets, source_of(targets), accurate(6)).run();
   CHECK(apart_all(given_heights(targets, result.heights), expected, 1e-2) == "");
@@ -170,14 +176,17 @@ TEST_CASE("on the unit square the heights are those of exact areas", "[ot][solve
   struct Case {
     std::vector<double> y, weights, heights;
   };
-  const std::vector<double> three = {0.2, 0.3, 0.7, 0.2, 0.5, 0.8}, five = {0.1, 0.1, 0.9, 0.2, 0.5, 0.5, 0.2, 0.8, 0.8, 0.9};
+  const std::vector<double> three = {0.2, 0.3, 0.7, 0.2, 0.5, 0.8},
+                            five = {0.1, 0.1, 0.9, 0.2, 0.5, 0.5, 0.2, 0.8, 0.8, 0.9};
   const std::vector<Case> cases = {
       {{0.25, 0.5, 0.75, 0.5}, {0.3, 0.7}, {0, -0.15}},
       {{0.25, 0.25, 0.75, 0.25, 0.25, 0.75, 0.75, 0.75}, {}, {0, -0.25, -0.25, -0.5}},
       {three, {0.2, 0.3, 0.5}, {0, -0.169390973830074, -0.320697671814973}},
       {three, {}, {0, -0.203756068800272, -0.428906199893998}},
       {five, {}, {0, -0.433037725160326, -0.267997151954828, -0.356816809521890, -0.726398658094189}},
-      {five, {0.1, 0.15, 0.4, 0.05, 0.3}, {0, -0.378009809471830, -0.178885438199983, -0.377158249583975, -0.601286522134039}}};
+      {five,
+       {0.1, 0.15, 0.4, 0.05, 0.3},
+       {0, -0.378009809471830, -0.178885438199983, -0.377158249583975, -0.601286522134039}}};
   for (const Case& one : cases) {
     int64_t N = int64_t(one.heights.size());
     Tensor y = f32(one.y, {N, 2});
@@ -188,104 +197,7 @@ TEST_CASE("on the unit square the heights are those of exact areas", "[ot][solve
   }
 }
 
-// ---- What chi2 says --------------------------------------------------------------------------------------------------
-
-TEST_CASE("at exact heights chi2 has mean 0 and the spread of its interval, and the counts have theirs", "[ot][quality]") {
-  // Heights of test 3 above: one dimension, four equal masses.
-  Targets targets = plain_targets(f32({-3, -1, 0, 2}, {4, 1}));
-  double q = upper_quantile(0.25);
-  Tensor h = f32({0, 2 * q, 2 * q, 0}, {4});
-  int64_t runs = int64_t(kFewer * 400), n = 500, inside = 0;
-  double sum = 0, squares = 0, pearson = 0;
-  for (int64_t run = 0; run < runs; ++run) {
-    Quality quality = measure(targets, h, source_of(targets), uint64_t(run), n);
-    sum += quality.chi2;
-    squares += quality.chi2 * quality.chi2;
-    inside += quality.low <= 0 && 0 <= quality.high;
-    for (int64_t count : quality.counts) {
-      pearson += std::pow(double(count) - double(n) / 4, 2) / (double(n) / 4);
-      CHECK(std::abs(double(count) / double(n) - 0.25) <= 5 * std::sqrt(0.25 / double(n)));
-    }
-  }
-  double sd = std::sqrt(2.0 * 3) / double(n);   // chi-square with 3 degrees of freedom
-  CHECK(std::abs(sum / double(runs)) < 5 * sd / std::sqrt(double(runs)));
-  CHECK(apart(std::sqrt(squares / double(runs)), sd, 0, kLooser * 0.25) == "");
-  CHECK(apart(pearson / double(runs), 3, 5 * std::sqrt(6.0 / double(runs))) == "");
-  CHECK(inside > int64_t(0.9 * double(runs)));
-}
-
-TEST_CASE("away from the solution chi2 is unbiased and its interval holds the truth", "[ot][quality]") {
-  Targets targets = weighted(f32({-1, 1}, {2, 1}), {0.5, 0.5});
-  Tensor h = f32({0.25, -0.25}, {2});   // on rows +-1: w_1 = Phi(.25)
-  double w = 0.5 * std::erfc(-0.25 / std::sqrt(2.0)), truth = 4 * (w - 0.5) * (w - 0.5) * 2 / 2;
-  int64_t runs = 300, inside = 0;
-  double sum = 0, squares = 0;
-  for (int64_t run = 0; run < runs; ++run) {
-    Quality quality = measure(targets, h, source_of(targets), uint64_t(run), 2000);
-    sum += quality.chi2;
-    squares += quality.chi2 * quality.chi2;
-    inside += quality.low <= truth && truth <= quality.high;
-  }
-  double mean = sum / double(runs), sd = std::sqrt(squares / double(runs) - mean * mean);
-  CHECK(std::abs(mean - truth) < 5 * sd / std::sqrt(double(runs)));
-  CHECK(inside > int64_t(0.9 * double(runs)));
-}
-
-TEST_CASE("chi2, empty cells and the largest excess of given counts", "[ot][quality]") {
-  Quality quality = quality_of({3, 0, 1}, {0.5, 0.25, 0.25});
-  CHECK(apart(quality.chi2, (6 / 0.5) / 12 - 1, 1e-15) == "");
-  CHECK(quality.samples == 4);
-  CHECK(quality.empty == 1);
-  CHECK(apart(quality.largest, 1.5, 1e-15) == "");
-  CHECK(caught([] { quality_of({1, 0}, {0.5, 0.5}); }).says("needs 2 samples"));
-  CHECK(caught([] { quality_of({1}, {0.5, 0.5}); }).kind == Error::Kind::argument);
-}
-
-TEST_CASE("what heights account for is at most the cost of any assignment of the same samples", "[ot][quality]") {
-  // Six samples, three targets twice each: D(h) = mean min_i(|x - y_i|^2 / 2 - psi_i) + mean psi, psi_i = h_i + |y_i|^2 / 2,
-  // is a lower bound for every h, and the best h reach the best of the 90 assignments.
-  int64_t S = 6, N = 3;
-  Targets targets = plain_targets(draw({N, 2}, 1));
-  Tensor x = draw({S, 2}, 2), y = targets.rows(0, N);
-  auto cost = [&](int64_t s, int64_t i) {
-    double sum = 0;
-    for (int64_t d = 0; d < 2; ++d) sum += std::pow(double(x.data<float>()[2 * s + d]) - double(y.data<float>()[2 * i + d]), 2) / 2;
-    return sum;
-  };
-  std::vector<int64_t> to = {0, 0, 1, 1, 2, 2};
-  double least = std::numeric_limits<double>::infinity();
-  std::vector<int64_t> best;
-  do {
-    double sum = 0;
-    for (int64_t s = 0; s < S; ++s) sum += cost(s, to[size_t(s)]) / double(S);
-    if (sum < least) least = sum, best = to;
-  } while (std::next_permutation(to.begin(), to.end()));
-  auto dual = [&](const Tensor& h) {
-    Planes planes = top_planes(targets, h, x, 1);
-    double sum = 0;
-    for (int64_t s = 0; s < S; ++s)
-      for (int64_t d = 0; d < 2; ++d) sum += std::pow(double(x.data<float>()[2 * s + d]), 2) / 2 / double(S);
-    for (int64_t s = 0; s < S; ++s) sum -= double(planes.score.data<float>()[s]) / double(S);
-    for (int64_t i = 0; i < N; ++i)
-      sum += (double(h.data<float>()[i]) + std::pow(targets.score_std()[size_t(i)], 2) / 2) / double(N);
-    return sum;
-  };
-  double highest = -std::numeric_limits<double>::infinity();
-  for (uint64_t seed = 0; seed < 50; ++seed) CHECK(dual(draw({N}, 100 + seed)) <= least + 1e-6);
-  // Ascent by the subgradient nu - counts on the same samples, in falling steps.
-  Tensor h = zeros({N});
-  for (int64_t step = 0; step < 2000; ++step) {
-    highest = std::max(highest, dual(h));
-    Tensor index = assign(targets, h, x);
-    std::vector<double> counts(size_t(N), 0.0);
-    for (int64_t s = 0; s < S; ++s) counts[size_t(index.data<int64_t>()[s])] += 1.0 / double(S);
-    for (int64_t i = 0; i < N; ++i) h.data<float>()[i] += float((1.0 / double(N) - counts[size_t(i)]) * 3 / (10 + double(step)));
-  }
-  CHECK(highest <= least + 1e-6);
-  CHECK(highest > least - 2e-3);
-}
-
-// ---- Convergence -----------------------------------------------------------------------------------------------------
+// ---- Convergence ---------------------------------------------------------------------------------------------------
 
 TEST_CASE("chi2 falls as (N - 1) / samples, within a factor of two", "[ot][solver]") {
   int64_t N = kFewer < 1 ? 120 : 400;
@@ -303,7 +215,7 @@ TEST_CASE("chi2 falls as (N - 1) / samples, within a factor of two", "[ot][solve
       return true;
     });
     REQUIRE(curve.size() == 6);
-    CHECK(curve[0].chi2 > 0.3);   // there was something to do
+    CHECK(curve[0].chi2 > 0.3);  // there was something to do
     for (size_t i = 1; i < curve.size(); ++i) {
       double bound = double(N - 1) / (at[i] * double(N)), error = (curve[i].high - curve[i].low) / 2;
       INFO(name_of(kind) << ", " << at[i] << " samples a target: chi2 " << curve[i].chi2 << " +- " << error);
@@ -314,6 +226,21 @@ TEST_CASE("chi2 falls as (N - 1) / samples, within a factor of two", "[ot][solve
     Quality exact = measure(targets, result.heights, source_of(targets, kind), 12345, 200 * N);
     CHECK(exact.largest < 1.5);
     CHECK(*std::min_element(exact.counts.begin(), exact.counts.end()) > 100);
+  }
+}
+
+TEST_CASE("many targets in few dimensions are solved from coarse to fine", "[ot][solver]") {
+  // Steps of the size of the gaps alone leave chi2 near 0.5 here: mass has far to go from cell to cell.
+  int64_t N = 300;
+  for (int64_t D : {1, 2}) {
+    Targets targets = Targets::in_memory(draw({N, D}, 11));
+    SolverOptions options;
+    options.chi2 = 1e-6;
+    options.max_samples = 60;
+    options.finish_empty = false;
+    SolverResult result = Solver(targets, source_of(targets), options).run();
+    INFO("D " << D);
+    CHECK(measure(targets, result.heights, source_of(targets), 8, 200 * N).chi2 < 0.1);
   }
 }
 
@@ -352,14 +279,16 @@ TEST_CASE("general weights get their masses", "[ot][solver]") {
   CHECK(result.converged);
   Quality quality = measure(targets, result.heights, source_of(targets), 4321, 300 * N);
   CHECK(quality.chi2 < 0.02);
-  for (int64_t i = 0; i < N; ++i) CHECK(apart(double(quality.counts[size_t(i)]) / double(300 * N), weights[size_t(i)], 0, 0.75) == "");
+  for (int64_t i = 0; i < N; ++i)
+    CHECK(apart(double(quality.counts[size_t(i)]) / double(300 * N), weights[size_t(i)], 0, 0.75) == "");
 }
 
 TEST_CASE("cells that are empty at the end are raised", "[ot][solver]") {
   int64_t N = 60;
   Targets targets = Targets::in_memory(draw({N, 20}, 1));
   Tensor start = zeros({N});
-  start.data<float>()[11] = start.data<float>()[42] = -6;   // no sample will get there, and steps this small will not help
+  start.data<float>()[11] = start.data<float>()[42] =
+      -6;  // no sample will get there, and steps this small will not help
   SolverOptions options;
   options.start_heights = start;
   options.gain = 1e-6;
@@ -372,7 +301,8 @@ TEST_CASE("cells that are empty at the end are raised", "[ot][solver]") {
   double rise = with.heights.to_vector()[11] - without.heights.to_vector()[11];
   CHECK(rise > 0.1);
   CHECK(with.samples > without.samples);
-  CHECK(apart(with.heights.to_vector()[3] - with.heights.to_vector()[4], without.heights.to_vector()[3] - without.heights.to_vector()[4], 1e-5) == "");
+  CHECK(apart(with.heights.to_vector()[3] - with.heights.to_vector()[4],
+              without.heights.to_vector()[3] - without.heights.to_vector()[4], 1e-5) == "");
 }
 
 TEST_CASE("solving in the span of the targets gives heights for the whole space", "[ot][rank]") {
@@ -408,7 +338,7 @@ TEST_CASE("the published recipe comes down too, more slowly", "[ot][solver]") {
   CHECK(curve[1].chi2 < 0.25 * curve[0].chi2);
 }
 
-// ---- The same bits ---------------------------------------------------------------------------------------------------
+// ---- The same bits -------------------------------------------------------------------------------------------------
 
 TEST_CASE("heights have the same bits for any threads and from a file in chunks", "[ot][solver]") {
   ScratchFolder folder;
@@ -471,7 +401,7 @@ TEST_CASE("a saved run goes on as if it had not stopped, for every method", "[ot
       CHECK(rest.certificate_samples == whole.certificate_samples);
       CHECK(rest.quality.counts == whole.quality.counts);
       CHECK(rest.converged == whole.converged);
-      second.save(path);   // one that has ended stays so
+      second.save(path);  // one that has ended stays so
       Solver third(targets, source, options);
       third.load(path);
       CHECK(same_bits(third.run().heights, whole.heights));
@@ -490,7 +420,8 @@ TEST_CASE("a state of another problem, or no state, is refused", "[ot][solver]")
   };
   CHECK(refused(other, source_of(other), options).kind == Error::Kind::checkpoint);
   CHECK(refused(other, source_of(other), options).says("made with targets"));
-  CHECK(refused(targets, source_of(targets, Source::Kind::cube), options).says("made with source 'gaussian', this solver has cube"));
+  CHECK(refused(targets, source_of(targets, Source::Kind::cube), options)
+            .says("made with source 'gaussian', this solver has cube"));
   SolverOptions changed = options;
   changed.seed = 8;
   CHECK(refused(targets, source_of(targets), changed).says("seed"));
@@ -501,21 +432,22 @@ TEST_CASE("a state of another problem, or no state, is refused", "[ot][solver]")
   CHECK(refused(targets, source_of(targets), options).kind == Error::Kind::checkpoint);
 }
 
-// ---- Classes, edges, errors ------------------------------------------------------------------------------------------
+// ---- Classes, edges, errors ----------------------------------------------------------------------------------------
 
 TEST_CASE("classes are solved each by itself", "[ot][solver]") {
   int64_t N = 90;
   Tensor labels = empty({N}, DType::i64), y = draw({N, 12}, 1);
   for (int64_t i = 0; i < N; ++i) labels.data<int64_t>()[i] = i % 10 == 0 ? 3 : i % 2;
-  labels.data<int64_t>()[5] = 5;   // a class of one; classes 2 and 4 have none
+  labels.data<int64_t>()[5] = 5;  // a class of one; classes 2 and 4 have none
   Targets targets = Targets::in_memory(y);
   SolverOptions options;
   options.chi2 = 0.06;
   std::vector<int64_t> seen;
-  ClassResult result = solve_classes(targets, labels, source_of(targets), options, [&](int64_t label, const SolverProgress&) {
-    seen.push_back(label);
-    return true;
-  });
+  ClassResult result =
+      solve_classes(targets, labels, source_of(targets), options, [&](int64_t label, const SolverProgress&) {
+        seen.push_back(label);
+        return true;
+      });
   REQUIRE(result.classes.size() == 6);
   CHECK(!result.classes[2].heights.defined());
   CHECK(result.classes[5].converged);

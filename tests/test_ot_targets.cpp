@@ -1,5 +1,5 @@
-// Sources and targets: samples that can be made anywhere again, targets in memory and in files, what is refused, and the
-// rank reduction.
+// Sources and targets: samples that can be made anywhere again, targets in memory and in files, what is refused, and
+// the rank reduction.
 #include <cstdio>
 #include <fstream>
 
@@ -15,13 +15,15 @@ using namespace mote::test;
 namespace {
 
 void write_bytes(const std::string& path, const std::vector<uint8_t>& bytes) {
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
 }
 
 /// `count` rows of `width` bytes behind `offset` others, `stride` apart.
 std::vector<uint8_t> some_bytes(int64_t offset, int64_t stride, int64_t count) {
   std::vector<uint8_t> bytes;
-  for (int64_t i = 0; i < offset + stride * count; ++i) bytes.push_back(uint8_t(random_bits(Generator{3}, uint64_t(i)) >> 11));
+  for (int64_t i = 0; i < offset + stride * count; ++i)
+    bytes.push_back(uint8_t(random_bits(Generator{3}, uint64_t(i)) >> 11));
   return bytes;
 }
 
@@ -34,9 +36,10 @@ double dot(const Tensor& rows, int64_t i, int64_t j) {
 
 }  // namespace
 
-// ---- Sources ---------------------------------------------------------------------------------------------------------
+// ---- Sources -------------------------------------------------------------------------------------------------------
 
-TEST_CASE("a part of a batch has the bits that it has in the whole, also in bf16 and in antithetic pairs", "[ot][source]") {
+TEST_CASE("a part of a batch has the bits that it has in the whole, also in bf16 and in antithetic pairs",
+          "[ot][source]") {
   for (Source::Kind kind : {Source::Kind::gaussian, Source::Kind::cube})
     for (int64_t width : {1, 2, 5, 64, 67})
       for (bool antithetic : {false, true}) {
@@ -68,7 +71,7 @@ TEST_CASE("both sources have mean 0 and variance 1, and the cube ends at sqrt(3)
     for (double value : values) sum += value, squares += value * value, largest = std::max(largest, std::abs(value));
     double n = double(S * D);
     CHECK(std::abs(sum / n) < 5 / std::sqrt(n));
-    CHECK(std::abs(squares / n - 1) < 5 * std::sqrt(2 / n));   // the variance of x^2 is 2, for the cube 0.8
+    CHECK(std::abs(squares / n - 1) < 5 * std::sqrt(2 / n));  // the variance of x^2 is 2, for the cube 0.8
     CHECK((kind == Source::Kind::cube) == (largest <= std::sqrt(3.0)));
   }
 }
@@ -83,7 +86,7 @@ TEST_CASE("sources refuse what makes no sample", "[ot][source]") {
   CHECK(source_named("cube") == Source::Kind::cube);
 }
 
-// ---- Targets in memory -----------------------------------------------------------------------------------------------
+// ---- Targets in memory ---------------------------------------------------------------------------------------------
 
 TEST_CASE("targets are centred by their weighted mean and scaled to scores of variance 1", "[ot][targets]") {
   Tensor y = f32({1, 2, 3, 4, 7, 0}, {3, 2, 1});
@@ -99,13 +102,16 @@ TEST_CASE("targets are centred by their weighted mean and scaled to scores of va
   Tensor expected = f32({-2, 0, 0, 2, 4, -2}, {3, 2});
   kernel::unary(expected, expected, {Unary::affine, 1 / targets.scale(), 0});
   CHECK_CLOSE(targets.rows(0, 3), expected, 1e-7, 0);
-  for (int64_t i = 0; i < 3; ++i) CHECK(apart(targets.score_std()[size_t(i)], std::sqrt(dot(targets.rows(0, 3), i, i)), 1e-7) == "");
+  for (int64_t i = 0; i < 3; ++i)
+    CHECK(apart(targets.score_std()[size_t(i)], std::sqrt(dot(targets.rows(0, 3), i, i)), 1e-7) == "");
   CHECK_SAME(targets.points(from({2, 0}, {2}, DType::i64)), f32({7, 0, 1, 2}, {2, 2}));
   CHECK_SAME(plain_targets(y).rows(0, 3), y.view({3, 2}));
 }
 
 TEST_CASE("targets that no heights can serve are refused, naming the place", "[ot][targets]") {
-  auto refused = [](const Tensor& y, const TargetOptions& options = {}) { return caught([&] { Targets::in_memory(y, options); }); };
+  auto refused = [](const Tensor& y, const TargetOptions& options = {}) {
+    return caught([&] { Targets::in_memory(y, options); });
+  };
   Tensor y = f32({0, 0, 1, 0, 0, 1}, {3, 2});
   CHECK(refused(empty({0, 2})).kind == Error::Kind::argument);
   CHECK(refused(y.to(DType::f64)).says("needs f32"));
@@ -165,7 +171,7 @@ TEST_CASE("a subset keeps rows and scale, and its weights sum to 1", "[ot][targe
   CHECK(caught([&] { targets.subset({1, 1}); }).says("target 1 is twice"));
 }
 
-// ---- Targets in a file -----------------------------------------------------------------------------------------------
+// ---- Targets in a file ---------------------------------------------------------------------------------------------
 
 TEST_CASE("targets in a file of bytes have the rows, hash and points that they have in memory", "[ot][targets]") {
   ScratchFolder folder;
@@ -179,8 +185,9 @@ TEST_CASE("targets in a file of bytes have the rows, hash and points that they h
   for (DType dtype : {DType::f32, DType::bf16}) {
     TargetOptions options;
     options.dtype = dtype;
-    options.chunk_bytes = 1;   // one block of targets at a time
-    Targets file = Targets::out_of_core({folder.path("rows"), offset, stride, N, D}, options), memory = Targets::in_memory(y, options);
+    options.chunk_bytes = 1;  // one block of targets at a time
+    Targets file = Targets::out_of_core({folder.path("rows"), offset, stride, N, D}, options),
+            memory = Targets::in_memory(y, options);
     CHECK(file.hash() == memory.hash());
     CHECK(file.chunks().size() == 3);
     CHECK(memory.chunks().size() == 1);
@@ -201,7 +208,8 @@ TEST_CASE("an idx file is read from its header on; packed, short or other files 
   Targets targets = Targets::out_of_core(idx_rows(folder.path("good")));
   CHECK(targets.count() == 3);
   CHECK(targets.width() == 2);
-  CHECK_CLOSE(targets.points(from({0, 2}, {2}, DType::i64)), f32({-1, 1, 30 / 127.5 - 1, 40 / 127.5 - 1}, {2, 2}), 1e-6, 0);
+  CHECK_CLOSE(targets.points(from({0, 2}, {2}, DType::i64)), f32({-1, 1, 30 / 127.5 - 1, 40 / 127.5 - 1}, {2, 2}), 1e-6,
+              0);
   idx.pop_back();
   write_bytes(folder.path("short"), idx);
   Caught error = caught([&] { Targets::out_of_core(idx_rows(folder.path("short"))); });
@@ -217,10 +225,11 @@ TEST_CASE("an idx file is read from its header on; packed, short or other files 
   CHECK(caught([&] { Targets::out_of_core({folder.path("good"), 0, 1, 3, 2}); }).kind == Error::Kind::argument);
 }
 
-// ---- Rank reduction --------------------------------------------------------------------------------------------------
+// ---- Rank reduction ------------------------------------------------------------------------------------------------
 
-TEST_CASE("fewer targets than dimensions are solved in their span: the same products, one dimension less than targets", "[ot][rank]") {
-  for (int64_t N : {2, 5, 70, 150}) {   // the larger ones take several blocks of columns
+TEST_CASE("fewer targets than dimensions are solved in their span: the same products, one dimension less than targets",
+          "[ot][rank]") {
+  for (int64_t N : {2, 5, 70, 150}) {  // the larger ones take several blocks of columns
     Targets targets = Targets::in_memory(draw({N, 200}, 4));
     std::optional<Targets> reduced = reduce_rank(targets);
     REQUIRE(reduced);
@@ -230,7 +239,7 @@ TEST_CASE("fewer targets than dimensions are solved in their span: the same prod
     for (int64_t i = 0; i < N; ++i)
       for (int64_t j = 0; j <= i; ++j) worst = std::max(worst, std::abs(dot(wide, i, j) - dot(narrow, i, j)));
     INFO("N " << N);
-    CHECK(worst < 1e-6);   // |row| is about 1 and coordinates are rounded to f32
+    CHECK(worst < 1e-6);  // |row| is about 1 and coordinates are rounded to f32
   }
   CHECK(!reduce_rank(Targets::in_memory(draw({50, 20}, 4))));
 }

@@ -30,8 +30,9 @@ Tensor column(const Tensor& index, int64_t k) {
 }
 
 void require_planes(const char* op, const Planes& planes) {
-  check(planes.index.defined() && planes.index.ndim() == 2 && planes.index.dtype() == DType::i64 && planes.score.defined() &&
-            planes.score.dtype() == DType::f32 && planes.score.shape() == planes.index.shape(),
+  check(planes.index.defined() && planes.index.ndim() == 2 && planes.index.dtype() == DType::i64 &&
+            planes.score.defined() && planes.score.dtype() == DType::f32 &&
+            planes.score.shape() == planes.index.shape(),
         op, ": needs planes index i64 [S, k] and score f32 [S, k], got ", describe(planes.index), " and ",
         describe(planes.score));
 }
@@ -68,7 +69,8 @@ Tensor assign_in_class(const Targets& targets, const Tensor& heights, const Tens
   require_heights("ot::assign_in_class", targets, heights);
   check(labels.defined() && labels.dtype() == DType::i64 && labels.shape() == Shape{targets.count()},
         "ot::assign_in_class: needs labels i64 [", targets.count(), "], got ", describe(labels));
-  check(x.defined() && x.ndim() == 2 && wanted.defined() && wanted.dtype() == DType::i64 && wanted.shape() == Shape{x.size(0)},
+  check(x.defined() && x.ndim() == 2 && wanted.defined() && wanted.dtype() == DType::i64 &&
+            wanted.shape() == Shape{x.size(0)},
         "ot::assign_in_class: needs a wanted class a sample, i64 [S]: samples are ", describe(x), ", wanted is ",
         describe(wanted));
   const int64_t *label = labels.data<int64_t>(), *want = wanted.data<int64_t>();
@@ -83,19 +85,23 @@ Tensor assign_in_class(const Targets& targets, const Tensor& heights, const Tens
     check(!members.empty(), "ot::assign_in_class: class ", one, " has no target");
     for (int64_t s = 0; s < x.size(0); ++s)
       if (want[s] == one) samples.push_back(s);
-    Tensor own_heights = empty({int64_t(members.size())}), own_x = empty({int64_t(samples.size()), x.size(1)}, x.dtype());
+    Tensor own_heights = empty({int64_t(members.size())}),
+           own_x = empty({int64_t(samples.size()), x.size(1)}, x.dtype());
     for (size_t i = 0; i < members.size(); ++i) own_heights.data<float>()[i] = heights.data<float>()[members[i]];
-    for (size_t s = 0; s < samples.size(); ++s) own_x.rows(int64_t(s), int64_t(s) + 1).copy_(x.rows(samples[s], samples[s] + 1));
+    for (size_t s = 0; s < samples.size(); ++s)
+      own_x.rows(int64_t(s), int64_t(s) + 1).copy_(x.rows(samples[s], samples[s] + 1));
     Tensor own = assign(targets.subset(members), own_heights, own_x);
-    for (size_t s = 0; s < samples.size(); ++s) result.data<int64_t>()[samples[s]] = members[size_t(own.data<int64_t>()[s])];
+    for (size_t s = 0; s < samples.size(); ++s)
+      result.data<int64_t>()[samples[s]] = members[size_t(own.data<int64_t>()[s])];
   }
   return result;
 }
 
 Planes top_planes(const Targets& targets, const Tensor& heights, const Tensor& x, int64_t k) {
   require_heights("ot::top_planes", targets, heights);
-  check(k >= 1 && k <= std::min(targets.count(), kMaxTop), "ot::top_planes: needs 1 <= k <= ",
-        std::min(targets.count(), kMaxTop), " for ", targets.count(), " targets, got ", k);
+  check(k >= 1 && k <= std::min(targets.count(), kMaxTop),
+        "ot::top_planes: needs 1 <= k <= ", std::min(targets.count(), kMaxTop), " for ", targets.count(),
+        " targets, got ", k);
   Tensor keys = top_keys(targets, heights, operand_samples("ot::top_planes", targets, x), k);
   Planes planes{empty(keys.shape(), DType::i64), empty(keys.shape())};
   for (int64_t i = 0; i < keys.numel(); ++i) {
@@ -111,7 +117,7 @@ Tensor plane_angles(const Targets& targets, const Planes& planes) {
   Tensor angles = zeros({S, k});
   for (int64_t s = 0; s < S; ++s) {
     const int64_t* index = planes.index.data<int64_t>() + s * k;
-    for (int64_t j = 0; j < k; ++j) targets.given(index[j]);   // throws for an index outside
+    for (int64_t j = 0; j < k; ++j) targets.given(index[j]);  // throws for an index outside
     Tensor best = targets.rows(index[0], index[0] + 1).to(DType::f32);
     double norm = targets.score_std()[size_t(index[0])];
     for (int64_t j = 1; j < k; ++j) {
@@ -126,8 +132,8 @@ Tensor plane_angles(const Targets& targets, const Planes& planes) {
 }
 
 Tensor accepted(const Tensor& angles, double max_angle) {
-  check(angles.defined() && angles.ndim() == 2 && angles.dtype() == DType::f32, "ot::accepted: needs angles f32 [S, k], got ",
-        describe(angles));
+  check(angles.defined() && angles.ndim() == 2 && angles.dtype() == DType::f32,
+        "ot::accepted: needs angles f32 [S, k], got ", describe(angles));
   int64_t S = angles.size(0), k = angles.size(1);
   std::vector<int64_t> kept;
   for (int64_t s = 0; s < S; ++s) {

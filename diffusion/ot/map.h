@@ -1,5 +1,5 @@
 // map.h - applying the map: T(x) = y_i, i = argmax <x, row_i> + h_i, the gradient of the Brenier potential
-// u_h(x) = max_i(<x, row_i> + h_i); and its neighbours: the k highest planes, the angles between them, blends of targets.
+// u_h(x) = max_i(<x, row_i> + h_i); and its neighbours: the k highest planes, the angles between them, blends.
 // Heights come from solver.h. Nothing here stores a score matrix.                               [Li 2023; An 2020]
 #pragma once
 #include <cstdint>
@@ -29,7 +29,7 @@ Planes top_planes(const Targets& targets, const Tensor& heights, const Tensor& x
 
 /// Angle in radians between the faces of the graph of u_h that meet at x: of the normals (row_i, -1) of plane 0 and of
 /// each plane.  f32 [S, k], column 0 is 0. A large angle marks a wall between targets that are far apart, across which
-/// T is discontinuous. On scaled rows |row_i| is about 1, and orthogonal targets are pi / 3 apart.   [An 2020, sec. 3.2]
+/// T is discontinuous. On scaled rows |row_i| is about 1, and orthogonal targets are pi / 3 apart.  [An 2020, sec. 3.2]
 Tensor plane_angles(const Targets& targets, const Planes& planes);
 
 /// Which samples lie in the inside of a cell: the angle to each of the other k - 1 planes is at most max_angle. i64

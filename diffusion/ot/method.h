@@ -44,7 +44,7 @@ class Method {
 std::unique_ptr<Method> make_sgd(const Problem& problem);
 std::unique_ptr<Method> make_paper(const Problem& problem);
 
-// ---- What the methods share ------------------------------------------------------------------------------------------
+// ---- What the methods share ----------------------------------------------------------------------------------------
 
 /// h - mean(h).
 void centre(std::vector<double>& heights);
@@ -61,14 +61,15 @@ std::vector<double> start_heights(const Problem& problem, const std::string& aut
 /// z with P(N(0, 1) > z) = p, 0 < p < 1, within 1e-12.
 double upper_quantile(double p);
 
-/// How far heights move for masses to change e-fold: with tau_i = -nu_i / (dw_i / dh_i), the diagonal Newton step from w
-/// to nu is tau_i (w_i - nu_i) / nu_i. The density of small gaps between the two best scores is the sum of all dw_i / dh_i,
-/// so the typical gap, from samples x, is the mean tau; among independent directions tau_i goes with |row_i|.
+/// How far heights move for masses to change e-fold: with tau_i = nu_i / (dw_i / dh_i), the diagonal Newton step from w
+/// to nu is -tau_i (w_i - nu_i) / nu_i. The density of small gaps between the two best scores is the sum of all
+/// dw_i / dh_i, so the typical gap, from samples x, is the mean tau; among independent directions tau_i goes with
+/// |row_i|.
 double typical_gap(const Problem& problem, const std::vector<double>& heights, const Tensor& x);
 std::vector<double> spread_of_targets(const Targets& targets);   // |row_i| over its mean, within 1/3 .. 3
 
-/// h_i += 0.4 tau_i clip(ln((S nu_i + 1/2) / (c_i + 1/2)), +-1): a step of the diagonal Newton method in the logarithm of
-/// the masses, from the counts of S samples; x are some of them. Only for cells without a sample if `only_empty`.
+/// h_i += 0.4 tau_i clip(ln((S nu_i + 1/2) / (c_i + 1/2)), +-1): a step of the diagonal Newton method in the logarithm
+/// of the masses, from the counts of S samples; x are some of them. Only for cells without a sample if `only_empty`.
 void log_pass(std::vector<double>& heights, const Problem& problem, const std::vector<int64_t>& counts, const Tensor& x,
               bool only_empty);
 

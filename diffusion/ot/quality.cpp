@@ -16,7 +16,8 @@ Quality quality_of(const std::vector<int64_t>& counts, const std::vector<double>
   for (int64_t count : counts) quality.samples += count;
   check(quality.samples >= 2, "ot::quality_of: needs 2 samples or more, got ", quality.samples);
   // chi2 + 1 is the mean over pairs of samples of g(a, b) = [a = b] / nu_a, a U-statistic. Its variance follows from
-  // E g^2 and from the variance of the mean over b, each again a mean over pairs or triples.   [Hoeffding 1948, eq. 5.13]
+  // E g^2 and from the variance of the mean over b, each again a mean over pairs or triples.   [Hoeffding 1948,
+  // eq. 5.13]
   double pairs = 0, pairs_squared = 0, triples = 0, n = double(quality.samples);
   for (size_t i = 0; i < counts.size(); ++i) {
     double c = double(counts[i]), two = c * (c - 1) / weights[i];
@@ -42,11 +43,13 @@ Quality measure(const Targets& targets, const Tensor& heights, const Source& sou
   check(source.width == targets.width(), "ot::measure: the source has ", source.width, " dimensions, the targets have ",
         targets.width());
   check(samples >= 2, "ot::measure: needs 2 samples or more, got ", samples);
+  Source independent = source;
+  independent.antithetic = false;
   std::vector<int64_t> counts(size_t(targets.count()), 0);
   double potential = 0;
   int64_t part = samples_at_a_time(targets);
   for (int64_t done = 0; done < samples; done += part) {
-    Tensor x = source.samples(iteration, first + done, std::min(part, samples - done), targets.dtype());
+    Tensor x = independent.samples(iteration, first + done, std::min(part, samples - done), targets.dtype());
     Tensor keys = top_keys(targets, heights, x);
     for (int64_t s = 0; s < x.size(0); ++s) {
       int64_t key = keys.data<int64_t>()[s];

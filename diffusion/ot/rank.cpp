@@ -1,5 +1,5 @@
-// The rank reduction of targets.h: coordinates L with L L^T = G, the Gram matrix of the rows. A Gaussian source looks the
-// same from every orthonormal basis, so only G decides where the cells' walls lie.
+// The rank reduction of targets.h: coordinates L with L L^T = G, the Gram matrix of the rows. A Gaussian source looks
+// the same from every orthonormal basis, so only G decides where the cells' walls lie.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -10,10 +10,11 @@
 namespace mote::ot {
 namespace {
 
-constexpr int64_t kBlock = 64;    // columns made before the rest of the matrix is brought up to date
-constexpr int64_t kStrip = 256;   // rows brought up to date at a time
+constexpr int64_t kBlock = 64;   // columns made before the rest of the matrix is brought up to date
+constexpr int64_t kStrip = 256;  // rows brought up to date at a time
 
-/// Products of all rows less their mean in f64 [N, N], summed over pieces of their width so that few of their numbers are in f64 at once.
+/// Products of all rows less their mean in f64 [N, N], summed over pieces of their width so that few of their numbers
+/// are in f64 at once.
 Tensor gram(const Targets& targets) {
   int64_t N = targets.count(), D = targets.width(), piece = 4096;
   Tensor rows = targets.rows(0, N), sum = zeros({N, N}, DType::f64), part = empty({N, N}, DType::f64);

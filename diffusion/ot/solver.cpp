@@ -30,7 +30,8 @@ void require_options(const SolverOptions& options) {
         "average", "1, t, t2 or ln2", options.average);
   needs(options.log_passes >= 0, "log_passes", "0 or more", options.log_passes);
   needs(std::isfinite(options.paper_lr) && options.paper_lr > 0, "paper_lr", "positive", options.paper_lr);
-  needs(std::isfinite(options.measure_samples) && options.measure_samples > 0, "measure_samples", "positive", options.measure_samples);
+  needs(std::isfinite(options.measure_samples) && options.measure_samples > 0, "measure_samples", "positive",
+        options.measure_samples);
   for (double at : options.measure_at) needs(std::isfinite(at) && at >= 0, "measure_at", "0 or more", at);
 }
 
@@ -59,18 +60,18 @@ Problem make_problem(const Targets& targets, const Source& source, const SolverO
 
 }  // namespace
 
-// ---- State -----------------------------------------------------------------------------------------------------------
+// ---- State ---------------------------------------------------------------------------------------------------------
 
 struct Solver::State {
-  std::string given_hash;             // of the targets before rank reduction
+  std::string given_hash;  // of the targets before rank reduction
   double flops = 0, seconds = 0;
   Problem problem;
-  std::unique_ptr<Method> method;     // none for a single target
+  std::unique_ptr<Method> method;  // none for a single target
   int64_t samples = 0, certificate_samples = 0;
-  int64_t certificates = 0, finishes = 0, marks = 0;   // made so far; of the curve's points
-  double next_certificate = 0;        // samples at which to measure
+  int64_t certificates = 0, finishes = 0, marks = 0;  // made so far; of the curve's points
+  double next_certificate = 0;                        // samples at which to measure
   bool done = false;
-  std::optional<Quality> quality;     // of the heights as they are
+  std::optional<Quality> quality;  // of the heights as they are
 
   State(const Targets& targets, const Source& source, const SolverOptions& options)
       : given_hash(targets.hash()), problem(make_problem(targets, source, options, flops)) {
@@ -125,7 +126,7 @@ struct Solver::State {
       Tensor x = problem.source.samples(iteration_of(Stream::finish, finishes), 0, 1024, problem.targets.dtype());
       log_pass(heights, problem, quality->counts, x, true);
       method->restart(heights);
-      samples += quality->samples;   // they have shaped the heights
+      samples += quality->samples;  // they have shaped the heights
       certificate_samples -= quality->samples;
     }
   }
@@ -137,7 +138,7 @@ Solver::~Solver() = default;
 
 Tensor Solver::heights() const { return state_->heights(); }
 
-// ---- The loop --------------------------------------------------------------------------------------------------------
+// ---- The loop ------------------------------------------------------------------------------------------------------
 
 SolverResult Solver::run(const SolverObserver& observer) {
   State& s = *state_;
@@ -150,7 +151,8 @@ SolverResult Solver::run(const SolverObserver& observer) {
 
   while (!s.done && s.method) {
     SolverProgress progress;
-    if (s.marks < int64_t(options.measure_at.size()) && s.of_targets(s.samples) >= options.measure_at[size_t(s.marks)]) {
+    if (s.marks < int64_t(options.measure_at.size()) &&
+        s.of_targets(s.samples) >= options.measure_at[size_t(s.marks)]) {
       int64_t count = std::max<int64_t>(2, int64_t(options.measure_samples * double(s.problem.N())));
       progress.measured = s.measured(Stream::curve, s.marks++, count);
     } else if (double(s.samples) >= std::min(s.next_certificate, s.limit()) || s.method->has_ended()) {
@@ -195,7 +197,7 @@ SolverResult Solver::run(const SolverObserver& observer) {
   return result;
 }
 
-// ---- Saving ----------------------------------------------------------------------------------------------------------
+// ---- Saving --------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -269,9 +271,11 @@ void Solver::load(const std::string& path) {
     if (value.empty() || *end) broken("'", key, "' is ", io::printable(value), ", a number is needed");
     return read;
   };
-  if (text("format") != "mote.ot.solver 1") broken("is of the format ", io::printable(text("format")), ", mote.ot.solver 1 is needed");
+  if (text("format") != "mote.ot.solver 1")
+    broken("is of the format ", io::printable(text("format")), ", mote.ot.solver 1 is needed");
   for (const auto& [key, value] : identity(s.given_hash, s.problem))
-    if (text("of." + key) != value) broken("was made with ", key, " ", io::printable(text("of." + key)), ", this solver has ", value);
+    if (text("of." + key) != value)
+      broken("was made with ", key, " ", io::printable(text("of." + key)), ", this solver has ", value);
   for (const auto& [name, tensor] : file.tensors) {
     DType dtype = name == "quality.counts" ? DType::i64 : DType::f64;
     if (tensor.dtype() != dtype || !(tensor.shape() == Shape{s.problem.N()}))
@@ -280,7 +284,7 @@ void Solver::load(const std::string& path) {
   if (s.method) {
     std::map<std::string, Tensor> tensors;
     std::map<std::string, double> numbers;
-    s.method->store(tensors, numbers);   // for the names
+    s.method->store(tensors, numbers);  // for the names
     for (const auto& [key, value] : numbers) numbers[key] = number("method." + key);
     for (const auto& [key, value] : tensors)
       if (!file.tensors.count(key)) broken("lacks the tensor '", key, "'");
@@ -296,17 +300,20 @@ void Solver::load(const std::string& path) {
   s.quality.reset();
   if (file.tensors.count("quality.counts")) {
     const Tensor& counts = file.tensors.at("quality.counts");
-    s.quality = quality_of({counts.data<int64_t>(), counts.data<int64_t>() + counts.numel()}, s.problem.targets.weights());
+    s.quality =
+        quality_of({counts.data<int64_t>(), counts.data<int64_t>() + counts.numel()}, s.problem.targets.weights());
     s.quality->potential = number("quality.potential");
   }
   // What was enough, or too much, for other budgets goes on.
   s.done = number("solver.done") != 0 && s.quality &&
-           (s.quality->high <= s.problem.options.chi2 || double(s.samples) >= s.limit() || (s.method && s.method->has_ended()));
+           (s.quality->high <= s.problem.options.chi2 || double(s.samples) >= s.limit() ||
+            (s.method && s.method->has_ended()));
 }
 
-// ---- Classes ---------------------------------------------------------------------------------------------------------
+// ---- Classes -------------------------------------------------------------------------------------------------------
 
-ClassResult solve_classes(const Targets& targets, const Tensor& labels, const Source& source, const SolverOptions& options,
+ClassResult solve_classes(const Targets& targets, const Tensor& labels, const Source& source,
+                          const SolverOptions& options,
                           const std::function<bool(int64_t label, const SolverProgress&)>& observer) {
   check(labels.defined() && labels.dtype() == DType::i64 && labels.shape() == Shape{targets.count()},
         "ot::solve_classes: needs labels i64 [", targets.count(), "], got ", describe(labels));

@@ -13,7 +13,7 @@
 
 namespace mote::ot {
 
-// ---- How good heights are --------------------------------------------------------------------------------------------
+// ---- How good heights are ------------------------------------------------------------------------------------------
 
 /// What a fresh batch of n samples says about heights.
 struct Quality {
@@ -28,7 +28,8 @@ struct Quality {
 
 /// Counts of samples first .. first + samples - 1 of an iteration, and from them
 ///   chi2 = sum_i c_i (c_i - 1) / nu_i / (n (n - 1)) - 1                                 [Mousavi-Hosseini 2025]
-/// with the variance of that U-statistic estimated from the same counts. heights f32 [N]; samples >= 2.
+/// with the variance of that U-statistic estimated from the same counts. heights f32 [N]; samples >= 2. They have to be
+/// independent, so source.antithetic is not read.
 /// Throws Error(argument) for other shapes, Error(numeric) if a height is not finite.
 Quality measure(const Targets& targets, const Tensor& heights, const Source& source, uint64_t iteration,
                 int64_t samples, int64_t first = 0);
@@ -39,23 +40,23 @@ Quality quality_of(const std::vector<int64_t>& counts, const std::vector<double>
 /// variance 1:  D + sum nu_i |row_i|^2 - 2 (E[u_h] - sum nu_i h_i). A lower bound but for the noise of the samples.
 double transport_cost(const Targets& targets, const Tensor& heights, const Quality& quality);
 
-// ---- The solver --------------------------------------------------------------------------------------------------------
+// ---- The solver ----------------------------------------------------------------------------------------------------
 
 struct SolverOptions {
   std::string method = "sgd";           // "sgd": averaged SGD with decreasing entropy; "paper": the published recipe
   double chi2 = 0.05;                   // stop when the interval of a certificate lies below
   double max_samples = 400;             // a target: give up beyond; samples of certificates are not counted
   int64_t batch = 0;                    // samples a step; 0: chosen from N (sgd), 4000 (paper)
-  std::string start = "auto";           // "extreme", "voronoi", "zero", or auto: the best of them (sgd), zero (paper)
+  std::string start = "auto";           // "extreme", "voronoi", "zero"; auto: the best of them (sgd), zero (paper)
   Tensor start_heights = {};            // f32 [N], instead of `start`
-  double epsilon = 1.5;                 // sgd: entropy of the first step over the typical gap between the two best scores
+  double epsilon = 1.5;                 // sgd: entropy at the start over the typical gap between the two best scores
   double gain = 2;                      // sgd: what a sample a target moves, over a Newton step, when there was one
   std::string average = "t";            // sgd: weights of the average: "1", "t", "t2" or "ln2"
   int64_t log_passes = 0;               // sgd: passes of 10 N samples before the first step
   double paper_lr = 0.1;                // paper: Adam's step
   bool finish_empty = true;             // end with passes that raise cells which 10 N samples found empty
   bool rank_reduction = true;           // Gaussian source and D > N - 1: solve in the span of the targets
-  std::vector<double> measure_at = {};  // samples a target at which a curve is measured; no effect on the heights
+  std::vector<double> measure_at = {};  // samples a target at which a curve is measured; heights do not depend on it
   double measure_samples = 20;          // a target, for each point of the curve
   uint64_t seed = 0;                    // of the source's samples; the seed of `source` is not read
 };
@@ -69,7 +70,7 @@ struct SolverProgress {
   std::optional<Quality> certificate;   // of the averaged heights, when one was just made
   std::optional<Quality> measured;      // a point of the curve (measure_at), when one was just made
 };
-/// Called after each step; false stops the solver, which can go on later.
+/// Called after each step, certificate and point of the curve; false stops the solver, which can go on later.
 using SolverObserver = std::function<bool(const SolverProgress&)>;
 
 struct SolverResult {
@@ -95,9 +96,9 @@ class Solver {
   /// Throws Error(numeric) if heights become non-finite.
   SolverResult run(const SolverObserver& observer = {});
 
-  /// Everything a later run() needs, in one safetensors file, written atomically; a resumed run equals an uninterrupted one bit
-  /// for bit. load() throws Error(checkpoint) if the file is of other targets, source or options (budgets and the wanted
-  /// chi2 may change).
+  /// Everything a later run() needs, in one safetensors file, written atomically; a resumed run equals an uninterrupted
+  /// one bit for bit. load() throws Error(checkpoint) if the file is of other targets, source or options (budgets and the
+  /// wanted chi2 may change).
   void save(const std::string& path) const;
   void load(const std::string& path);
 
@@ -115,7 +116,8 @@ struct ClassResult {
   Tensor heights;
   std::vector<SolverResult> classes;    // by label; a label without targets has undefined heights
 };
-ClassResult solve_classes(const Targets& targets, const Tensor& labels, const Source& source, const SolverOptions& options,
+ClassResult solve_classes(const Targets& targets, const Tensor& labels, const Source& source,
+                          const SolverOptions& options,
                           const std::function<bool(int64_t label, const SolverProgress&)>& observer = {});
 
 }  // namespace mote::ot

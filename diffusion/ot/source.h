@@ -19,7 +19,7 @@ struct Source {
   uint64_t seed = 0;
   bool antithetic = false;   // sample 2 j + 1 is the negative of sample 2 j
 
-  /// Samples first .. first + count - 1 of an iteration.                                              f32 or bf16 [count, D]
+  /// Samples first .. first + count - 1 of an iteration.                                     f32 or bf16 [count, D]
   /// bf16 samples are the f32 ones, rounded. Sample i begins at Philox block i ceil(D / 4) of the iteration's stream.
   /// Throws Error(argument) if width < 1, first < 0, count < 0, or dtype is neither f32 nor bf16.
   Tensor samples(uint64_t iteration, int64_t first, int64_t count, DType dtype = DType::f32) const;

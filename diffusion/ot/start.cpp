@@ -89,7 +89,7 @@ std::vector<double> spread_of_targets(const Targets& targets) {
 
 void log_pass(std::vector<double>& heights, const Problem& problem, const std::vector<int64_t>& counts, const Tensor& x,
               bool only_empty) {
-  constexpr double kFraction = 0.4;   // of a Newton step; a whole one oscillates
+  constexpr double kFraction = 0.4;  // of a Newton step; a whole one oscillates
   double gap = typical_gap(problem, heights, x);
   std::vector<double> spread = spread_of_targets(problem.targets);
   double samples = double(std::accumulate(counts.begin(), counts.end(), int64_t(0)));

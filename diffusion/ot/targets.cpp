@@ -12,17 +12,17 @@
 namespace mote::ot {
 
 struct Targets::Data {
-  int64_t width = 0, chunk = 0;        // chunk: rows asked for at a time
+  int64_t width = 0, chunk = 0;  // chunk: rows asked for at a time
   DType dtype = DType::f32;
   double scale = 1;
-  Tensor mean;                         // f32 [D]
+  Tensor mean;  // f32 [D]
   std::vector<double> weights, score_std;
-  std::vector<int64_t> given;          // number of the given point
+  std::vector<int64_t> given;  // number of the given point
   Shape point_shape;
   std::string hash;
-  Tensor points;                       // in memory: as given, f32 [number given, D]
-  Tensor rows;                         // in memory: operands [N, D]
-  ByteRows file;                       // out of core: path is not empty
+  Tensor points;  // in memory: as given, f32 [number given, D]
+  Tensor rows;    // in memory: operands [N, D]
+  ByteRows file;  // out of core: path is not empty
 
   int64_t count() const { return int64_t(given.size()); }
   bool in_memory() const { return file.path.empty(); }
@@ -32,7 +32,7 @@ namespace {
 
 using Data = Targets::Data;
 
-// ---- Given points ----------------------------------------------------------------------------------------------------
+// ---- Given points --------------------------------------------------------------------------------------------------
 
 /// Given points from[0], from[1], ... as f32 [count, D]; neighbours in the file are read together.
 Tensor read_points(const ByteRows& file, const int64_t* from, int64_t count) {
@@ -88,7 +88,7 @@ void for_chunks(const Data& data, Fn&& fn) {
     fn(first, given_points(data, data.given.data() + first, std::min(data.chunk, data.count() - first)));
 }
 
-// ---- Checks and statistics -------------------------------------------------------------------------------------------
+// ---- Checks and statistics -----------------------------------------------------------------------------------------
 
 std::vector<double> checked_weights(const std::vector<double>& given, int64_t count) {
   if (given.empty()) return std::vector<double>(size_t(count), 1.0 / double(count));
@@ -137,7 +137,7 @@ void find_moments(Data& data, bool centre, bool scale) {
       squares += data.weights[size_t(first + i)] * sum;
     }
   });
-  if (squares > 0) data.scale = std::sqrt(squares);   // 0: all are equal, which is an error or a single target
+  if (squares > 0) data.scale = std::sqrt(squares);  // 0: all are equal, which is an error or a single target
 }
 
 /// Norms and hash of the operands; returns a hash of each row.
@@ -238,7 +238,8 @@ std::shared_ptr<const Data> build(std::shared_ptr<Data> data, int64_t count, con
   if (!options.merge_duplicates)
     fail(Error::Kind::data, "ot::Targets: targets ", first[size_t(equal)], " and ", equal, " are equal",
          options.dtype == DType::bf16 ? " in bf16" : "",
-         ", so no heights can part their cells; leave one out, or merge equal ones into one with the sum of their weights");
+         ", so no heights can part their cells; leave one out, or merge equal ones into one with the sum of their "
+         "weights");
   merge_equal(*data, first);
   find_norms(*data);
   return data;
@@ -246,7 +247,7 @@ std::shared_ptr<const Data> build(std::shared_ptr<Data> data, int64_t count, con
 
 }  // namespace
 
-// ---- Targets ---------------------------------------------------------------------------------------------------------
+// ---- Targets -------------------------------------------------------------------------------------------------------
 
 ByteRows idx_rows(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -256,7 +257,8 @@ ByteRows idx_rows(const std::string& path) {
   auto number = [&](int at) { return int64_t(head[at]) << 24 | head[at + 1] << 16 | head[at + 2] << 8 | head[at + 3]; };
   if (head[0] == 0x1f && head[1] == 0x8b)
     fail(Error::Kind::data, path, ": is packed with gzip, which cannot be read in the middle; unpack it first");
-  if (number(0) != 2051) fail(Error::Kind::data, path, ": the magic number is ", number(0), ", idx images begin with 2051");
+  if (number(0) != 2051)
+    fail(Error::Kind::data, path, ": the magic number is ", number(0), ", idx images begin with 2051");
   ByteRows rows{path, 16, 0, number(4), number(8) * number(12)};
   if (rows.count < 1 || rows.width < 1)
     fail(Error::Kind::data, path, ": its idx header gives ", number(4), " images of ", number(8), " x ", number(12));
@@ -280,8 +282,8 @@ Targets Targets::out_of_core(const ByteRows& file, const TargetOptions& options)
   check(!file.path.empty() && file.count >= 1 && file.width >= 1 && file.offset >= 0 &&
             (file.stride == 0 || file.stride >= file.width) && std::isfinite(file.low) && std::isfinite(file.high) &&
             file.low < file.high,
-        "ot::Targets: ", file.count, " rows of ", file.width, " bytes, ", file.stride, " apart, from byte ", file.offset,
-        " of '", file.path, "' for ", file.low, " .. ", file.high, " make no sense");
+        "ot::Targets: ", file.count, " rows of ", file.width, " bytes, ", file.stride, " apart, from byte ",
+        file.offset, " of '", file.path, "' for ", file.low, " .. ", file.high, " make no sense");
   auto data = std::make_shared<Data>();
   data->width = file.width;
   data->point_shape = Shape{file.width};
@@ -320,8 +322,8 @@ std::vector<Targets::Span> Targets::chunks() const {
 }
 
 Tensor Targets::points(const Tensor& index) const {
-  check(index.defined() && index.ndim() == 1 && index.dtype() == DType::i64,
-        "ot::Targets: needs indices i64 [S], got ", describe(index));
+  check(index.defined() && index.ndim() == 1 && index.dtype() == DType::i64, "ot::Targets: needs indices i64 [S], got ",
+        describe(index));
   std::vector<int64_t> from;
   for (int64_t s = 0; s < index.numel(); ++s) from.push_back(given(index.data<int64_t>()[s]));
   return given_points(*data_, from.data(), int64_t(from.size()));

@@ -36,8 +36,8 @@ ByteRows idx_rows(const std::string& path);
 class Targets {
  public:
   /// y f32 [N, ...]: N points of D = numel / N numbers, copied. Throws Error(argument) for another dtype or N D = 0,
-  /// Error(data) naming the place: a value that is not finite, a weight that is not positive and finite, as many weights
-  /// as points, a sum of weights that is not 1, points that are equal (also after rounding).
+  /// Error(data) naming the place: a value that is not finite, a weight that is not positive and finite, more or fewer
+  /// weights than points, a sum of weights that is not 1, points that are equal (also after rounding).
   static Targets in_memory(const Tensor& y, const TargetOptions& options = {});
   /// The same points as a file of bytes, read three times here (mean, scale, duplicates) and then a chunk at a time.
   /// Throws Error(data) as above, or if the file is too short.

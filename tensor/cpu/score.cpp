@@ -48,7 +48,8 @@ template <class E>
 struct Packed {
   E *samples, *block;
   static int64_t count(int64_t D, int64_t panels) { return panels * packed_size<E>(D, kSamples) + kBlockElements<E>; }
-  Packed(E* memory, int64_t D, int64_t panels) : samples(memory), block(memory + panels * packed_size<E>(D, kSamples)) {}
+  Packed(E* memory, int64_t D, int64_t panels)
+      : samples(memory), block(memory + panels * packed_size<E>(D, kSamples)) {}
 };
 
 template <class E, class T>
@@ -85,7 +86,7 @@ MOTE_INLINE Lanes score_of(const float* products, int vector, float h) {
   return load_vector(products + vector * kLanes<float>) + (h + 0.0f);
 }
 
-// ---- The largest -----------------------------------------------------------------------------------------------------
+// ---- The largest ---------------------------------------------------------------------------------------------------
 
 /// The best target of each sample of a panel; target -1 if there is none.
 struct Best {
@@ -197,7 +198,9 @@ void score_top(Tensor& key, const Tensor& x, const Tensor& y, const Tensor& h, i
           Best best[kGroupPanels];
           for (int64_t p = 0; p < panels; ++p) best[p].clear();
           for_blocks(packed, problem, panels, 0, problem.N, place,
-                     [&](int64_t p, int64_t row, int64_t rows, const float* block) { best[p].take(block, problem.h, row, rows); });
+                     [&](int64_t p, int64_t row, int64_t rows, const float* block) {
+                       best[p].take(block, problem.h, row, rows);
+                     });
           for (int64_t p = 0; p < panels; ++p)
             merge(panel + p, [&](int64_t lane, int64_t) { return best[p].score[lane]; },
                   [&](int64_t lane, int64_t) { return best[p].target[lane]; });
@@ -207,7 +210,9 @@ void score_top(Tensor& key, const Tensor& x, const Tensor& y, const Tensor& h, i
           for (int64_t p = 0; p < panels; ++p)
             best.emplace_back(K, scores + p * K * kSamples, targets.mine() + p * K * kSamples);
           for_blocks(packed, problem, panels, 0, problem.N, place,
-                     [&](int64_t p, int64_t row, int64_t rows, const float* block) { best[size_t(p)].take(block, problem.h, row, rows); });
+                     [&](int64_t p, int64_t row, int64_t rows, const float* block) {
+                       best[size_t(p)].take(block, problem.h, row, rows);
+                     });
           for (int64_t p = 0; p < panels; ++p)
             merge(panel + p, [&](int64_t lane, int64_t k) { return best[size_t(p)].score(lane, k); },
                   [&](int64_t lane, int64_t k) { return best[size_t(p)].target(lane, k); });
@@ -217,11 +222,12 @@ void score_top(Tensor& key, const Tensor& x, const Tensor& y, const Tensor& h, i
   });
 }
 
-// ---- Softmax over targets --------------------------------------------------------------------------------------------
+// ---- Softmax over targets ------------------------------------------------------------------------------------------
 
 namespace {
 
-constexpr int64_t kKeptBytes = int64_t(64) << 20;   // of scores that wait for the second pass, a thread
+constexpr int64_t kKeptBytes = int64_t(64) << 20;      // of scores that wait for the second pass, a thread
+constexpr int64_t kAllKeptBytes = int64_t(4) << 30;   // all threads
 
 /// The sums of a panel's samples over targets.
 struct Sums {
@@ -244,7 +250,8 @@ struct Sums {
     each_lane<float>([&](int64_t lane) MOTE_INLINE_LAMBDA {
       float now = std::max(largest[lane], most[lane]);
       // Before the first block `largest` is -inf and its sum 0: e^-inf is 0.
-      total[lane] = total[lane] * math::exp((largest[lane] - now) * scale) + sum[lane] * math::exp((most[lane] - now) * scale);
+      total[lane] = total[lane] * math::exp((largest[lane] - now) * scale) +
+                    sum[lane] * math::exp((most[lane] - now) * scale);
       largest[lane] = now;
     });
   }
@@ -280,7 +287,9 @@ void score_softmax(Tensor& largest, Tensor& total, Tensor& share, const Tensor& 
     using E = operand_t<T>;
     Problem<T> problem(x, y, h);
     int64_t groups = (S + kGroupSamples - 1) / kGroupSamples, most = group_panels<E>(problem.D, kGroupPanels);
-    bool keep = pass == SoftmaxPass::both && N * most * kSamples * int64_t(sizeof(float)) <= kKeptBytes;
+    int64_t kept_bytes = N * most * kSamples * int64_t(sizeof(float));
+    bool keep = pass == SoftmaxPass::both && kept_bytes <= kKeptBytes &&
+                kept_bytes * omp_get_max_threads() <= kAllKeptBytes;
     int64_t height = keep ? N : kScoreRows;   // rows of scores that are kept
     ThreadScratch<E> operands(Packed<E>::count(problem.D, most));
     ThreadScratch<float> products(most * height * kSamples);
@@ -299,9 +308,10 @@ void score_softmax(Tensor& largest, Tensor& total, Tensor& share, const Tensor& 
         std::fill_n(std::copy_n(total.data<float>() + begin, samples, of.total), kSamples - samples, 0.0f);
       }
       if (wants_sums)
-        for_blocks(packed, problem, last - first, 0, N, place, [&](int64_t p, int64_t row, int64_t rows, const float* block) {
-          sums[p].take(block, problem.h + row, rows, scale);
-        });
+        for_blocks(packed, problem, last - first, 0, N, place,
+                   [&](int64_t p, int64_t row, int64_t rows, const float* block) {
+                     sums[p].take(block, problem.h + row, rows, scale);
+                   });
       float inverse[kGroupPanels][kSamples] = {};
       for (int64_t panel = first; panel < last; ++panel) {
         int64_t begin = panel * kSamples, samples = std::min(kSamples, S - begin);
