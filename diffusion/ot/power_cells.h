@@ -49,7 +49,7 @@ PowerCells power_cells(std::span<const Point> targets, std::span<const double> h
                        const Polygon& domain = unit_square());
 
 /// E(h) = E[max_i <x, y_i> + h_i] - sum_i nu_i h_i, convex in h, with dE/dh_i = w_i - nu_i and
-///   d2E / dh_i dh_j = - |facet ij| / (|y_i - y_j| area(domain)),  i != j; rows sum to 0     [Kitagawa 2019, thm. 1.3]
+///   d2E / dh_i dh_j = - |facet ij| / (|y_i - y_j| area(domain)),  i != j; rows sum to 0     [Kitagawa 2019]
 double brenier_energy(std::span<const Point> targets, std::span<const double> weights, std::span<const double> heights,
                       const PowerCells& cells);
 
@@ -70,7 +70,7 @@ struct ExactMap {
 /// The heights whose cells have the masses `weights`: damped Newton on E. It starts where no cell is empty, from the
 /// Voronoi cells of the targets (moved and shrunk into the domain if one lies outside); a step is halved until every
 /// mass is at least half of min(smallest mass at the start, smallest weight) and the length of the gradient has gone
-/// down by the factor 1 - step / 2, which makes every start converge.            [Kitagawa 2019, alg. 1 and thm. 1.5]
+/// down by the factor 1 - step / 2, which makes every start converge.            [Kitagawa 2019, alg. 1]
 ///   weights  N, positive, sum 1 within 1e-9
 /// Throws Error(data) for other weights, else as power_cells; Error(numeric) with the error reached if the steps do not
 /// suffice.
