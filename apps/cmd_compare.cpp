@@ -8,7 +8,9 @@
 #include <filesystem>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <memory>
+#include <set>
 #include <sstream>
 
 #include "apps/checkpoint.h"
@@ -17,6 +19,8 @@
 #include "apps/compare.h"
 #include "apps/draw.h"
 #include "apps/image_source.h"
+#include "apps/ot_map.h"
+#include "apps/pixel_distance.h"
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "apps/train_config.h"
@@ -35,7 +39,8 @@ constexpr uint64_t kReferenceSeed = 0;  // which real images are compared: not a
 struct CompareOptions {
   CommonOptions common;
   std::string run, out, weights = "ema";
-  std::string samplers = "ddim", steps = "10,20,50", metrics = "fd,kid,prec,rec";
+  std::string map, finish = "ddim";  // dpm-ot
+  std::string samplers = "ddim", steps = "10,20,50", calls, metrics = "fd,kid,prec,rec";
   int64_t count = 5000, seeds = 1, batch = 64;
   std::string grid, variance = "large";
   double eta = 0;
@@ -72,12 +77,17 @@ void check_usage(const CompareOptions& o) {
   require(o.batch >= 1, "--batch: must be 1 or more, got ", o.batch);
   require(o.weights == "ema" || o.weights == "model", "--weights: '", o.weights, "' is not known; ema and model are");
   for (const std::string& name : words("--samplers", o.samplers)) {
-    const std::vector<std::string>& known = sampler_names();
-    require(std::find(known.begin(), known.end(), name) != known.end(), "--samplers: '", name,
+    std::vector<std::string> known = sampler_names();
+    known.insert(known.end(), {"dpm-ot", "copy"});
+    if (is_dpm_ot(name)) dpm_ot_name(name, o.map, o.finish);
+    else require(std::find(known.begin(), known.end(), name) != known.end(), "--samplers: '", name,
             "' is unknown: choose from ", joined(known), did_you_mean(name, known));
   }
-  words("--steps", o.steps);
-  for (int64_t steps : int_list("--steps", o.steps)) require(steps >= 1, "--steps: must be 1 or more, got ", steps);
+  for (const auto& [flag, text] : {std::pair{"--steps", &o.steps}, std::pair{"--calls", &o.calls}}) {
+    if (text->empty() && text == &o.calls) continue;
+    words(flag, *text);
+    for (int64_t number : int_list(flag, *text)) require(number >= 1, flag, ": must be 1 or more, got ", number);
+  }
 }
 
 std::vector<Metric> chosen_metrics(const CompareOptions& o) {
@@ -97,16 +107,60 @@ SamplerOptions sampler_options(const CompareOptions& o, const Checkpoint& checkp
           .clip = !o.no_clip};
 }
 
-/// Every sampler with every number of steps and every seed; what a sampler does not take is marked, not thrown.
-std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoint) {
+/// dpm-ot and copy by what the table calls them, each with its map.
+struct Jumper {
+  DpmOtName name;
+  std::shared_ptr<Jump> jump;
+};
+using Jumpers = std::map<std::string, Jumper>;
+
+SamplerOptions cell_options(const CompareOptions& o, const Checkpoint& checkpoint, const Jumper* jumper,
+                            const std::string& sampler, int64_t steps) {
+  if (!jumper) return sampler_options(o, checkpoint, sampler, steps);
+  SamplerOptions base = sampler_options(o, checkpoint, jumper->name.finish, steps);
+  return finish_options(jumper->jump->map(), jumper->name, base, steps);
+}
+
+/// What the table calls the samplers, in the order given; loads the maps, each file once.
+std::vector<std::string> sampler_labels(const CompareOptions& o, const Checkpoint& checkpoint, Jumpers& jumpers) {
+  std::map<std::string, std::shared_ptr<Jump>> loaded;
+  std::vector<std::string> labels;
+  for (const std::string& sampler : words("--samplers", o.samplers)) {
+    labels.push_back(sampler);
+    if (!is_dpm_ot(sampler)) continue;
+    DpmOtName name = dpm_ot_name(sampler, o.map, o.finish);
+    std::shared_ptr<Jump>& jump = loaded[name.file];
+    if (!jump) {
+      jump = std::make_shared<Jump>(load_ot_map(name.file));
+      require_map_of(jump->map(), checkpoint);
+    }
+    labels.back() = name.label(jump->map());
+    if (name.file != o.map) labels.back() += "@" + fs::path(name.file).stem().string();
+    if (!jumpers.emplace(labels.back(), Jumper{name, jump}).second)
+      fail(Error::Kind::usage, "--samplers: two of them would be called ", labels.back(), " in the table");
+  }
+  return labels;
+}
+
+/// Every sampler with every number of steps and every seed; what a sampler does not take is marked, not thrown. Steps
+/// of dpm-ot are network calls after the jump; copy has none.
+std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoint,
+                             const std::vector<std::string>& samplers, const Jumpers& jumpers) {
   Schedule schedule = Schedule::named(checkpoint.schedule, checkpoint.T);
   std::vector<Cell> cells;
-  for (const std::string& sampler : words("--samplers", o.samplers))
-    for (int64_t steps : int_list("--steps", o.steps)) {
+  for (const std::string& sampler : samplers) {
+    auto found = jumpers.find(sampler);
+    const Jumper* jumper = found == jumpers.end() ? nullptr : &found->second;
+    bool is_copy = jumper && jumper->name.is_copy;
+    bool by_calls = !o.calls.empty();
+    for (int64_t steps : is_copy ? std::vector<int64_t>{0} : int_list("--steps", by_calls ? o.calls : o.steps)) {
       Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
       try {
-        cell.calls = network_calls(plan_sampler(schedule, sampler_options(o, checkpoint, sampler, steps)));
-        if (cell.calls == 0)  // pf-rk45
+        if (by_calls && !jumper)
+          steps = cell.steps = with_network_calls(schedule, sampler_options(o, checkpoint, sampler, 1), steps).steps;
+        if (!is_copy)
+          cell.calls = network_calls(plan_sampler(schedule, cell_options(o, checkpoint, jumper, sampler, steps)));
+        if (cell.calls == 0 && !is_copy)   // pf-rk45
           fail(Error::Kind::usage, sampler, ": its network calls depend on the state; `mote sample` counts them");
       } catch (const Error& error) {
         if (error.kind() != Error::Kind::usage) throw;
@@ -117,6 +171,7 @@ std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoi
         cells.push_back(cell);
       }
     }
+  }
   return cells;
 }
 
@@ -160,6 +215,8 @@ DataOptions reference_options(const CompareOptions& o, const Checkpoint& checkpo
 /// All metrics that `count` images allow: a cell holds them all, so that --metric can be changed without drawing again.
 std::vector<std::string> keys_for(int64_t count, const FeatureNet& net, const ScoreOptions& options) {
   std::vector<std::string> keys = {"tv"};
+  for (const Metric& metric : all_metrics())
+    if (metric.key.starts_with("mix")) keys.push_back(metric.key);
   if (count >= 4) keys.push_back("kid");
   if (count > net.network->config().features) keys.push_back("fd");
   if (count > std::max(options.prdc.k_manifold, options.prdc.k_density))
@@ -188,21 +245,26 @@ Floor score_floor(const CompareOptions& o, const Checkpoint& checkpoint, const F
   std::vector<std::string> splits = dataset_splits(options.spec);
   Floor floor;
   ImageFeatures one, other;
+  Tensor one_images = reference.images, other_images;   // what is near: to all training images, or to one half
   if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {
     options.split = "test";
     Dataset test = load_dataset(options);
     floor.how = concat_text(options.spec, ", train against test");
     floor.count = std::min(o.count, test.count());
     one = chosen_features(net, reference, floor.count);
-    other = chosen_features(net, test, floor.count);
+    other_images = take_rows(test.images, choose_rows(test.count(), floor.count, kReferenceSeed));
+    other = image_features(net, other_images);
   } else {
     auto [first, second] = choose_halves(reference.count(), o.count, kReferenceSeed);
     floor.how = concat_text("two halves of ", options.spec);
     floor.count = int64_t(first.size());
-    one = image_features(net, take_rows(reference.images, first));
-    other = image_features(net, take_rows(reference.images, second));
+    one_images = take_rows(reference.images, first);
+    other_images = take_rows(reference.images, second);
+    one = image_features(net, one_images);
+    other = image_features(net, other_images);
   }
   floor.scores = score(other, one, net.network->config().classes, keys_for(floor.count, net, o.score), o.score);
+  floor.scores["near"] = quantile(nearest_images(other_images, one_images).distance, 0.5);
   floor.is_done = true;
   return floor;
 }
@@ -263,9 +325,11 @@ void print_plan(const CompareOptions& o, const std::vector<Cell>& cells) {
     std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
     return;
   }
-  std::printf("%-12s %6s %10s %6s  %s\n", "sampler", "steps", "seed", "calls", "state");
+  int widest = 12;
+  for (const Cell& cell : cells) widest = std::max(widest, int(cell.sampler.size()));
+  std::printf("%-*s %6s %10s %6s  %s\n", widest, "sampler", "steps", "seed", "calls", "state");
   for (const Cell& cell : cells)
-    std::printf("%-12s %6lld %10llu %6lld  %s%s%s\n", cell.sampler.c_str(), static_cast<long long>(cell.steps),
+    std::printf("%-*s %6lld %10llu %6lld  %s%s%s\n", widest, cell.sampler.c_str(), static_cast<long long>(cell.steps),
                 static_cast<unsigned long long>(cell.seed), static_cast<long long>(cell.calls), cell.state(),
                 cell.reason().empty() ? "" : ": ", cell.reason().c_str());
   std::printf(
@@ -287,7 +351,9 @@ class Compare {
   /// u8 [count, H, W, C]: the images of `part`, then the others by `draw_batch`, saved every few seconds on the way.
   Tensor draw_cell(Cell& cell, PartOfCell part,
                    const std::function<Tensor(int64_t first, int64_t count)>& draw_batch) const;
-  void draw(const std::vector<Cell*>& open, const ImageFeatures& reference);
+  void draw(const std::vector<Cell*>& open, const ImageFeatures& reference, const Tensor& training);
+  Json settings_for(const Cell& cell) const;
+  const Jumper* jumper_of(const Cell& cell) const;
   void write_files() const;
 
   const CompareOptions& o_;
@@ -296,13 +362,26 @@ class Compare {
   Checkpoint checkpoint_;
   FeatureNet net_;
   Json settings_;
+  Jumpers jumpers_;
   Comparison comparison_;
 };
+
+const Jumper* Compare::jumper_of(const Cell& cell) const {
+  auto found = jumpers_.find(cell.sampler);
+  return found == jumpers_.end() ? nullptr : &found->second;
+}
+
+/// A cell of dpm-ot is also one of its map.
+Json Compare::settings_for(const Cell& cell) const {
+  Json settings = settings_;
+  if (const Jumper* jumper = jumper_of(cell)) settings["map"] = jumper->jump->map().hash;
+  return settings;
+}
 
 void Compare::load_cells(bool with_floor) {
   if (o_.overwrite) return;
   for (Cell& cell : comparison_.cells)
-    if (cell.refused.empty()) store_.load(cell, settings_);
+    if (cell.refused.empty()) store_.load(cell, settings_for(cell));
   if (with_floor) store_.load(comparison_.floor, settings_);
 }
 
@@ -329,14 +408,14 @@ Tensor Compare::draw_cell(Cell& cell, PartOfCell part,
     done += N;
     cell.seconds = seconds_before + seconds_since(begun);
     if (done < o_.count && seconds_since(saved) > kSaveEvery) {
-      store_.save_part(cell, {images.rows(0, done), cell.seconds}, settings_);
+      store_.save_part(cell, {images.rows(0, done), cell.seconds}, settings_for(cell));
       saved = Clock::now();
     }
   }
   return images;
 }
 
-void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& reference) {
+void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& reference, const Tensor& training) {
   const nn::NamedTensors& weights = o_.weights == "ema" ? checkpoint_.ema : checkpoint_.model;
   if (weights.empty())
     fail(Error::Kind::checkpoint, checkpoint_.path, ": holds no ", o_.weights == "ema" ? "averaged" : "plain",
@@ -355,23 +434,29 @@ void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& referenc
   int64_t total = 0, before = 0;  // network calls on an image
   std::vector<PartOfCell> parts;
   for (const Cell* cell : open) {
-    parts.push_back(store_.load_part(*cell, settings_));
+    parts.push_back(store_.load_part(*cell, settings_for(*cell)));
     total += cell->calls * o_.count;
     if (parts.back().images.defined()) before += cell->calls * parts.back().images.size(0);
   }
   Progress progress("compare", before, total, "call", o_.common.quiet);
   for (size_t k = 0; k < open.size(); ++k) {
     Cell& cell = *open[k];
+    const Jumper* jumper = jumper_of(cell);
+    bool is_copy = jumper && jumper->name.is_copy;
     std::string label = concat_text(cell.name(), " (", k + 1, "/", open.size(), ")");
     int64_t drawn = parts[k].images.defined() ? parts[k].images.size(0) : 0,
             goal = before + cell.calls * (o_.count - drawn);
     auto draw_batch = [&](int64_t first, int64_t count) {
-      DrawOptions options{.sampler = sampler_options(o_, checkpoint_, cell.sampler, cell.steps),
+      DrawOptions options{.sampler = cell_options(o_, checkpoint_, jumper, cell.sampler, cell.steps),
                           .first = first,
                           .count = count,
                           .batch = count,
                           .seed = cell.seed,
                           .class_ids = class_ids.defined() ? class_ids.rows(first, first + count) : Tensor()};
+      if (jumper)
+        options.start = [&, level = options.sampler.start](int64_t from, int64_t n) {
+          return jumper->jump->start(schedule, level, cell.seed, from, n).x;
+        };
       auto watch = [&](int64_t, const Tensor&, int64_t done, int64_t steps) {
         exit_if_stopped();
         progress.update(before + cell.calls * count * done / steps, label);
@@ -381,15 +466,22 @@ void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& referenc
       return images;
     };
     try {
-      Tensor images = draw_cell(cell, std::move(parts[k]), draw_batch);
+      Tensor images = is_copy ? take_rows(jumper->jump->map().points, jumper->jump->chosen(cell.seed, o_.count))
+                              : draw_cell(cell, std::move(parts[k]), draw_batch);
       cell.scores = score(image_features(net_, images), reference, net_.network->config().classes, keys, o_.score);
+      cell.scores["near"] = quantile(nearest_images(images, training).distance, 0.5);
+      if (jumper) {
+        std::vector<int64_t> chosen = jumper->jump->chosen(cell.seed, o_.count);
+        cell.scores["hit"] = double(std::set<int64_t>(chosen.begin(), chosen.end()).size());
+        cell.scores["near_target"] = quantile(nearest_images(images, jumper->jump->map().points).distance, 0.5);
+      }
       cell.is_done = true;
     } catch (const Error& error) {
       if (error.kind() != Error::Kind::numeric) throw;
       cell.failed = error.what();
       progress.say(label + ": " + cell.failed);
     }
-    store_.save(cell, settings_);
+    store_.save(cell, settings_for(cell));
     store_.remove_part(cell);
     before = goal;  // a cell that failed has left some out
     write_files();
@@ -403,7 +495,8 @@ void Compare::run() {
   checkpoint_ = o_.dry_run ? read_checkpoint_summary(checkpoint_path(o_.run)).checkpoint
                            : load_from_run(o_.run, "mote ckpt info {} shows it");
   settings_ = settings_of(o_, checkpoint_);
-  comparison_ = {.cells = make_cells(o_, checkpoint_),
+  std::vector<std::string> labels = sampler_labels(o_, checkpoint_, jumpers_);
+  comparison_ = {.cells = make_cells(o_, checkpoint_, labels, jumpers_),
                  .floor = {},
                  .metrics = metrics,
                  .features = {},
@@ -447,13 +540,15 @@ void Compare::run() {
       {"seeds", concat_text(o_.common.seed, " to ", o_.common.seed + uint64_t(o_.seeds) - 1,
                             ", the same noise for every sampler")},
       {"command", command_line()}};
+  for (const auto& [label, jumper] : jumpers_)
+    comparison_.facts.emplace_back(label, map_text(jumper.jump->map()));
   if (o_.overwrite) store_.clear();  // all that can be wrong has been checked
   if (!comparison_.floor.is_done) {
     comparison_.floor = score_floor(o_, checkpoint_, net_, reference);
     store_.save(comparison_.floor, settings_);
   }
   exit_if_stopped();
-  if (!open.empty()) draw(open, chosen_features(net_, reference, o_.count));
+  if (!open.empty()) draw(open, chosen_features(net_, reference, o_.count), reference.images);
   write_files();
   if (!o_.common.json) {
     std::cout << table_text(comparison_) << store_.folder() << "/compare.html\n";
@@ -463,6 +558,7 @@ void Compare::run() {
                {"checkpoint_hash", checkpoint_.hash},
                {"classifier", {{"hash", net_.hash}, {"accuracy", net_.accuracy}, {"held_out", net_.held_out}}}};
   json.update(to_json(comparison_));
+  for (const auto& [label, jumper] : jumpers_) json["maps"][label] = describe_map(jumper.jump->map());
   for (const char* file : {"csv", "svg", "html"}) json["files"].push_back(store_.folder() + "/compare." + file);
   std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
 }
@@ -480,15 +576,27 @@ void add_compare_command(CLI::App& app) {
   auto o = std::make_shared<CompareOptions>();
   CLI::App& sub = add_command(app, "compare", "Compare samplers: quality against network calls",
                               "mote compare --run runs/first --samplers ddpm,ddim --steps 5,10,20,50 --count 5000\n"
+                              "  mote compare --run runs/first --map map.safetensors --calls 5,10 "
+                              "--samplers ddim,dpm-ot:300,dpm-ot:500,copy\n"
                               "  The same command again goes on after a stop; --dry-run tells how long it takes.",
                               o->common, [o] { run_compare(*o); });
   sub.add_option("--run", o->run, "run folder; its newest checkpoint is used")->group("Network");
   sub.add_option("--weights", o->weights, "ema (averaged) or model")->group("Network")->capture_default_str();
   const char* cells = "Cells";
-  sub.add_option("--samplers", o->samplers, "comma-separated: " + joined(sampler_names()))
+  sub.add_option("--samplers", o->samplers,
+                 "comma-separated: " + joined(sampler_names()) + ", dpm-ot[:LEVEL[:FINISH]][@MAP], copy[@MAP]")
       ->group(cells)
       ->capture_default_str();
-  sub.add_option("--steps", o->steps, "comma-separated numbers of steps")->group(cells)->capture_default_str();
+  sub.add_option("--steps", o->steps, "comma-separated numbers of steps; of dpm-ot: network calls after the jump")
+      ->group(cells)
+      ->capture_default_str();
+  sub.add_option("--calls", o->calls,
+                 "instead of --steps: as many steps as make exactly these numbers of network calls")
+      ->group(cells);
+  sub.add_option("--map", o->map, "dpm-ot, copy: the map of `mote ot fit`")->group(cells);
+  sub.add_option("--finish", o->finish, "dpm-ot: the sampler that goes on from the map's level")
+      ->group(cells)
+      ->capture_default_str();
   sub.add_option("--seeds", o->seeds, "draw every cell with this many seeds, from --seed on")
       ->group(cells)
       ->capture_default_str();

@@ -1,4 +1,4 @@
-// cmd_eval.cpp - `mote eval fd|kid|prdc|nearest`: scores images against a reference. What real images score against
+// cmd_eval.cpp - `mote eval fd|kid|prdc|mix|nearest`: scores images against a reference. What real images score against
 // real ones, the floor, is always printed beside: without it a number says little.
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/image_source.h"
+#include "apps/pixel_distance.h"
 #include "apps/scores.h"
 #include "apps/signals.h"
 #include "tensor/io/file.h"
@@ -212,27 +213,9 @@ void run_scores(const EvalOptions& o, const std::vector<std::string>& keys) {
 
 // ---- nearest -------------------------------------------------------------------------------------------------------
 
-/// u8 images as rows of 0..255: squared differences are whole numbers, and their sums exact in f32 up to 4128 values.
-Tensor pixel_rows(const Tensor& images) {
-  return images.view({images.size(0), images.numel() / images.size(0)}).to(DType::f32);
-}
-
-/// Root mean square difference of the pixels, in levels of 255.
-std::vector<double> pixel_distances(const metrics::Nearest& nearest, int64_t width) {
-  std::vector<double> distances;
-  for (double squared : nearest.distance) distances.push_back(std::sqrt(squared / double(width)));
-  return distances;
-}
-
-/// The value below which a share `part` of the values lie.
-double quantile(std::vector<double> values, double part) {
-  std::sort(values.begin(), values.end());
-  return values[std::min(values.size() - 1, size_t(part * double(values.size())))];
-}
-
 /// Pairs of a sample and its nearest image side by side, the closest pair first.
 void save_pairs(const std::string& path, const Tensor& samples, const Tensor& reference,
-                const std::vector<int64_t>& order, const metrics::Nearest& nearest) {
+                const std::vector<int64_t>& order, const PixelDistances& nearest) {
   constexpr int64_t kPairs = 32, kColumns = 8;
   std::vector<int64_t> left, right;
   for (size_t i = 0; i < std::min<size_t>(kPairs, order.size()); ++i) {
@@ -263,20 +246,17 @@ void run_nearest(const EvalOptions& o) {
          images.samples.count());
   std::vector<int64_t> rows = choose_rows(images.samples.count(), count, o.common.seed);
   Tensor samples = take_rows(images.samples.images, rows), reference = images.reference.images;
-  int64_t width = samples.numel() / count;
-  metrics::Nearest nearest = metrics::nearest_rows(pixel_rows(samples), pixel_rows(reference));
-  std::vector<double> distance = pixel_distances(nearest, width), floor;
+  PixelDistances nearest = nearest_images(samples, reference);
+  std::vector<double> &distance = nearest.distance, floor;
   exit_if_stopped();
 
   // The floor: how near other real images come to the reference, or one half of it to the other half.
   if (images.other.images.defined()) {
     std::vector<int64_t> chosen = choose_rows(images.other.count(), count, o.common.seed);
-    floor = pixel_distances(
-        metrics::nearest_rows(pixel_rows(take_rows(images.other.images, chosen)), pixel_rows(reference)), width);
+    floor = nearest_images(take_rows(images.other.images, chosen), reference).distance;
   } else if (images.reference.count() > 1) {
     auto [one, other] = choose_halves(images.reference.count(), images.reference.count() / 2, o.common.seed);
-    floor = pixel_distances(
-        metrics::nearest_rows(pixel_rows(take_rows(reference, one)), pixel_rows(take_rows(reference, other))), width);
+    floor = nearest_images(take_rows(reference, one), take_rows(reference, other)).distance;
   }
   double limit = floor.empty() ? NAN : quantile(floor, kCloser);
   auto copies = std::count(distance.begin(), distance.end(), 0.0);
@@ -395,6 +375,12 @@ void add_eval_command(CLI::App& app) {
   add_scores(*eval, "prdc", "Precision, recall, density and coverage of features",
              "mote eval prdc samples.npy fashion-mnist --classifier lenet.safetensors",
              {"prec", "rec", "density", "coverage"});
+  std::vector<std::string> mixture;
+  for (const Metric& metric : all_metrics())
+    if (metric.key.starts_with("mix")) mixture.push_back(metric.key);
+  add_scores(*eval, "mix",
+             "Mode mixture: the share of images in which the classifier sees two classes, for a list of tau",
+             "mote eval mix samples.npy fashion-mnist --classifier lenet.safetensors", mixture);
   auto o = std::make_shared<EvalOptions>();
   CLI::App& nearest =
       add_action(*eval, "nearest", "The nearest reference image of each sample: are they copies?",

@@ -1,13 +1,9 @@
 // cmd_sample.cpp - `mote sample`: draws images with a checkpoint; no flag of the network or the training is typed again.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -16,11 +12,12 @@
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/draw.h"
+#include "apps/image_out.h"
+#include "apps/ot_map.h"
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "tensor/io/file.h"
 #include "tensor/io/image.h"
-#include "tensor/io/npy.h"
 
 namespace mote::apps {
 namespace {
@@ -34,14 +31,16 @@ struct SampleOptions {
   std::string sampler = "ddim", grid, variance = "large", convention = "ours", end, solver = "bh2", basis = "u",
               lower_order_end;
   int64_t offset = 0, order = 0;
-  double third = 2, tolerance = 1e-5;
-  int64_t steps = -1;                      // unset: 50, or all of them for ddpm
+  double third = 2, tolerance = 1e-5, rate = 0.5;
+  int64_t steps = -1;                      // unset: 50, or all of them for ddpm, or 10 for dpm-ot
+  std::string map, finish = "ddim";        // dpm-ot
   double eta = 0;
   bool no_clip = false;
-  int64_t count = 64, batch = 64, columns = -1;   // columns unset: as square as can be
+  int64_t count = 64, batch = 64;
   std::string class_text;
   double guidance = 1;
-  std::string out, dir, npy, trajectory;
+  ImageOutputs images;
+  std::string trajectory;
   bool dry_run = false;
   bool guidance_given = false;
 };
@@ -55,25 +54,15 @@ void check_usage(const SampleOptions& o) {
   require(o.run.empty() != o.ckpt.empty(), "give --run DIR or --ckpt FILE, one of them");
   require(o.count >= 1 && o.count <= 10000000, "--count: must be 1 to 10000000, got ", o.count);
   require(o.batch >= 1, "--batch: must be 1 or more, got ", o.batch);
-  require(o.columns == -1 || o.columns >= 1, "--columns: must be 1 or more, got ", o.columns);
   require(o.steps == -1 || o.steps >= 1, "--steps: must be 1 or more, got ", o.steps);
   require(o.steps == -1 || o.sampler != "pf-rk45", "--steps: pf-rk45 chooses its steps by --tolerance");
   require(o.lower_order_end.empty() || o.lower_order_end == "on" || o.lower_order_end == "off",
           "--lower-order-end: '", o.lower_order_end, "' is not known; on and off are");
   require(o.weights == "ema" || o.weights == "model", "--weights: '", o.weights, "' is not known; ema and model are");
   require(!o.guidance_given || !o.class_text.empty(), "--guidance needs --class: it moves away from the unconditional image");
-  require(o.dry_run || !(o.out.empty() && o.dir.empty() && o.npy.empty() && o.trajectory.empty()),
+  require(o.map.empty() || is_dpm_ot(o.sampler), "--map: only dpm-ot takes a map; --sampler is ", o.sampler);
+  require(o.dry_run || o.images.is_any() || !o.trajectory.empty(),
           "nothing would be written; give --out grid.png, --dir DIR, --npy FILE or --trajectory FILE (or --dry-run)");
-}
-
-/// Fails now rather than after an hour of sampling.
-void check_writable(const char* flag, const std::string& path) {
-  if (path.empty()) return;
-  std::string parent = fs::path(path).parent_path().string();
-  if (parent.empty()) parent = ".";
-  if (fs::is_directory(path)) fail(Error::Kind::usage, flag, ": ", path, " is a folder; a file name is needed");
-  if (access(parent.c_str(), W_OK | X_OK) != 0)
-    fail(Error::Kind::resource, flag, ": cannot write into ", parent, ": ", std::strerror(errno));
 }
 
 SamplerOptions sampler_options(const SampleOptions& o, const Checkpoint& checkpoint) {
@@ -94,7 +83,22 @@ SamplerOptions sampler_options(const SampleOptions& o, const Checkpoint& checkpo
   sampler.third = o.third;
   if (!o.lower_order_end.empty()) sampler.lower_order_end = o.lower_order_end == "on";
   sampler.tolerance = o.tolerance;
-  return resolved(sampler);
+  sampler.rate = o.rate;
+  return is_dpm_ot(o.sampler) ? sampler : resolved(sampler);
+}
+
+/// The map of dpm-ot, and what goes on from its level. Nothing for the other samplers.
+std::optional<Jump> jump_of(const SampleOptions& o, const Checkpoint& checkpoint, SamplerOptions& sampler) {
+  if (!is_dpm_ot(o.sampler)) return {};
+  DpmOtName name = dpm_ot_name(o.sampler, o.map, o.finish);
+  if (name.is_copy)
+    fail(Error::Kind::usage, "--sampler: copy calls no network; `mote ot eval` and `mote compare` show it");
+  if (!o.class_text.empty())
+    fail(Error::Kind::usage, "--class: the map of dpm-ot chooses among the targets of all classes");
+  Jump jump(load_ot_map(name.file));
+  require_map_of(jump.map(), checkpoint);
+  sampler = finish_options(jump.map(), name, sampler, o.steps > 0 ? o.steps : 10);
+  return jump;
 }
 
 /// One id an image: k for all, "all" in turn, the null class without --class. Undefined for an unconditional network.
@@ -194,6 +198,8 @@ Json describe_plan(const SampleOptions& o, const SamplerOptions& sampler, const 
   if (sampler.name == "deis") json["basis"] = sampler.basis;
   if (sampler.name == "dpmpp-3m") json["third"] = sampler.third;
   if (sampler.lower_order_end) json["lower_order_end"] = *sampler.lower_order_end;
+  if (sampler.name == "langevin") json["rate"] = sampler.rate;
+  if (sampler.start >= 0) json["start"] = sampler.start;
   if (is_adaptive(sampler)) json["tolerance"] = sampler.tolerance;
   json["clip"] = sampler.clip;
   json["guidance"] = o.class_text.empty() ? Json() : Json(o.guidance);
@@ -269,23 +275,11 @@ class TrajectoryStrip {
   Tensor cells_;
 };
 
-void save_folder(const std::string& folder, const Tensor& images) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) fail(Error::Kind::resource, "--dir: cannot make ", folder, ": ", error.message());
-  for (int64_t i = 0; i < images.size(0); ++i) {
-    char name[32];
-    std::snprintf(name, sizeof name, "/%06lld.png", static_cast<long long>(i));
-    io::save_png(folder + name, io::image_grid(images.rows(i, i + 1), 1, 0));
-  }
-}
-
 // ---- The command ---------------------------------------------------------------------------------------------------
 
 void run_sample(const SampleOptions& o) {
   check_usage(o);
-  check_writable("--out", o.out);
-  check_writable("--npy", o.npy);
+  o.images.check();
   check_writable("--trajectory", o.trajectory);
   Device device = start(o.common);
 
@@ -293,6 +287,7 @@ void run_sample(const SampleOptions& o) {
     std::string path = o.run.empty() ? o.ckpt : checkpoint_path(o.run);
     Checkpoint checkpoint = read_checkpoint_summary(path).checkpoint;
     SamplerOptions sampler = sampler_options(o, checkpoint);
+    jump_of(o, checkpoint, sampler);
     class_ids(o, checkpoint);
     std::vector<StepPlan> plan = plan_sampler(Schedule::named(checkpoint.schedule, checkpoint.T), sampler);
     if (o.common.json)
@@ -306,6 +301,11 @@ void run_sample(const SampleOptions& o) {
   Schedule schedule = Schedule::named(checkpoint.schedule, checkpoint.T);
   DrawOptions draw{.sampler = sampler_options(o, checkpoint), .count = o.count, .batch = o.batch,
                    .seed = o.common.seed, .class_ids = class_ids(o, checkpoint), .guidance = o.guidance};
+  std::optional<Jump> jump = jump_of(o, checkpoint, draw.sampler);
+  if (jump)
+    draw.start = [&](int64_t first, int64_t count) {
+      return jump->start(schedule, draw.sampler.start, draw.seed, first, count).x;
+    };
   std::vector<StepPlan> plan = plan_sampler(schedule, draw.sampler);
 
   const nn::NamedTensors& weights = o.weights == "ema" ? checkpoint.ema : checkpoint.model;
@@ -323,7 +323,8 @@ void run_sample(const SampleOptions& o) {
   TrajectoryStrip strip(std::min<int64_t>(8, o.count), steps);
   if (!o.trajectory.empty()) {
     Shape shape{std::min<int64_t>(8, o.count), checkpoint.unet.size, checkpoint.unet.size, checkpoint.unet.channels};
-    strip.add_states(0, image_noise(shape, DType::f32, start_stream(draw.seed), 0), 0);
+    strip.add_states(0, draw.start ? draw.start(0, shape[0])
+                                   : image_noise(shape, DType::f32, start_stream(draw.seed), 0), 0);
   }
   int64_t calls = 0;
   draw.on_call = [&] {
@@ -356,28 +357,13 @@ void run_sample(const SampleOptions& o) {
   json["checkpoint"] = checkpoint.path;
   json["checkpoint_hash"] = checkpoint.hash;
   json["checkpoint_step"] = checkpoint.step;
+  if (jump) json["dpm_ot"] = describe_map(jump->map());
 
-  std::vector<std::string> files;
-  auto sidecar = [&](const std::string& file) {
-    io::write_file_atomic(file + ".json", json.dump(2) + "\n");
-    files.push_back(file);
-  };
-  if (!o.out.empty()) {
-    io::save_png(o.out, io::image_grid(images, o.columns > 0 ? o.columns : grid_columns(o.count)));
-    sidecar(o.out);
-  }
+  std::vector<std::string> files = o.images.save(images, json);
   if (!o.trajectory.empty()) {
     strip.save(o.trajectory);
-    sidecar(o.trajectory);
-  }
-  if (!o.npy.empty()) {
-    io::save_npy(o.npy, images);
-    sidecar(o.npy);
-  }
-  if (!o.dir.empty()) {
-    save_folder(o.dir, images);
-    io::write_file_atomic(o.dir + "/samples.json", json.dump(2) + "\n");
-    files.push_back(o.dir);
+    io::write_file_atomic(o.trajectory + ".json", json.dump(2) + "\n");
+    files.push_back(o.trajectory);
   }
 
   json["files"] = files;
@@ -401,14 +387,20 @@ void add_sample_command(CLI::App& app) {
       "  mote sample --run runs/first --sampler f-pndm --convention pndm-repo --steps 10 --dry-run\n"
       "  mote sample --run runs/first --sampler unipc --order 3 --grid lambda-uniform --steps 10 --out a.png\n"
       "  mote sample --run runs/first --sampler heun --steps 18 --out a.png                          (35 network calls)\n"
-      "  mote sample --run runs/first --sampler pf-rk45 --tolerance 1e-4 --out a.png",
+      "  mote sample --run runs/first --sampler pf-rk45 --tolerance 1e-4 --out a.png\n"
+      "  mote sample --run runs/first --sampler dpm-ot --map map.safetensors --steps 10 --out a.png   (see mote ot fit)",
       o->common, [o] { run_sample(*o); });
   sub.add_option("--run", o->run, "run folder; its newest checkpoint is used")->group("Network");
   sub.add_option("--ckpt", o->ckpt, "checkpoint file, instead of --run")->group("Network");
   sub.add_option("--weights", o->weights, "ema (averaged) or model")->group("Network")->capture_default_str();
-  sub.add_option("--sampler", o->sampler, joined(sampler_names()))->group("Sampler")->capture_default_str();
+  sub.add_option("--sampler", o->sampler, joined(sampler_names()) + ", or dpm-ot[:LEVEL[:FINISH]][@MAP]")
+      ->group("Sampler")->capture_default_str();
   sub.add_option("--steps", o->steps, "sampler steps (default: 50; all for ddpm); s-pndm and plms call the network once "
-                 "more, f-pndm and fon 9 times more, heun twice a step but the last")->group("Sampler");
+                 "more, f-pndm and fon 9 times more, heun twice a step but the last; for dpm-ot the network calls "
+                 "after the jump (default: 10)")->group("Sampler");
+  sub.add_option("--map", o->map, "dpm-ot: the map of `mote ot fit`")->group("Sampler");
+  sub.add_option("--finish", o->finish, "dpm-ot: the sampler that goes on from the map's level")
+      ->group("Sampler")->capture_default_str();
   sub.add_option("--grid", o->grid, "which levels: " + joined(path_grid_names()) + " (default: karras for heun, uniform)")
       ->group("Sampler");
   sub.add_option("--convention", o->convention, "which abar belongs to which level: " + joined(convention_names()))
@@ -428,6 +420,8 @@ void add_sample_command(CLI::App& app) {
                  "(default: on for dpmpp-* and unipc, off for deis)")->group("Sampler");
   sub.add_option("--tolerance", o->tolerance, "pf-rk45: error of a step; it looks at a batch as a whole")
       ->group("Sampler")->capture_default_str();
+  sub.add_option("--rate", o->rate, "langevin: length of a step over sigma^2")
+      ->group("Sampler")->capture_default_str();
   sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1] (ddpm, ddim, dpmpp-*, unipc; the "
                "others never do)")->group("Sampler");
   sub.add_option("--class", o->class_text, "class of all images, or all for one after another")->group("Sampler");
@@ -436,10 +430,7 @@ void add_sample_command(CLI::App& app) {
   sub.add_option("--count", o->count, "images")->group("Output")->capture_default_str();
   sub.add_option("--batch", o->batch, "images at a time; changes speed and memory only")
       ->group("Output")->capture_default_str();
-  sub.add_option("--out", o->out, "a PNG with all images; FILE.json beside it tells how they were made")->group("Output");
-  sub.add_option("--columns", o->columns, "images a row of --out (default: as square as can be)")->group("Output");
-  sub.add_option("--dir", o->dir, "a folder for single PNGs")->group("Output");
-  sub.add_option("--npy", o->npy, "all images as a NumPy array, f32 [N, H, W, C]")->group("Output");
+  o->images.add_options(sub);
   sub.add_option("--trajectory", o->trajectory, "a PNG with the way of the first images from noise: x_t, and below it "
                  "the predicted x0")->group("Output");
   sub.add_flag("--dry-run", o->dry_run, "print timesteps, coefficients and the number of network calls, draw nothing")

@@ -17,6 +17,7 @@ void add_bench_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_gmm_command(CLI::App& app);
+void add_ot_command(CLI::App& app);
 
 /// `mote eval cluster`, below `mote eval`.
 void add_eval_cluster_command(CLI::App& eval);

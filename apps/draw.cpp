@@ -38,7 +38,10 @@ Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& 
   for (int64_t first = 0; first < options.count; first += options.batch) {
     int64_t N = std::min(options.batch, options.count - first);
     Shape shape{N, config.size, config.size, config.channels};
-    Tensor x = image_noise(shape, DType::f32, start_stream(options.seed), options.first + first, device);
+    int64_t image = options.first + first;
+    Tensor x = options.start ? options.start(image, N).to(device)
+                             : image_noise(shape, DType::f32, start_stream(options.seed), image, device);
+    check(x.shape() == shape, "draw_images: needs start states ", shape, ", got ", describe(x));
     auto times = [&](const Tensor& state, double t) {
       if (options.on_call) options.on_call();
       return full({state.size(0)}, t, DType::f32, device);
@@ -58,8 +61,7 @@ Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& 
       if (options.on_x0) options.on_x0(first, x0, done_before + done, batches * steps);
       if (observer) observer(first, state, done_before + done, batches * steps);
     };
-    Tensor drawn = run_sampler(schedule, options.sampler, network, x, Generator{options.seed}.fork(kSteps), watch,
-                               options.first + first);
+    Tensor drawn = run_sampler(schedule, options.sampler, network, x, Generator{options.seed}.fork(kSteps), watch, image);
     images.rows(first, first + N).copy_(drawn);
     done_before += steps;
   }

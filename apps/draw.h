@@ -19,6 +19,8 @@ struct DrawOptions {
   uint64_t seed = 0;
   Tensor class_ids;          // i64 [count]; undefined for an unconditional network
   double guidance = 1;       // weight of classifier-free guidance
+  /// States of the level sampler.start for the images first .. first + count - 1; unset: noise of start_stream.
+  std::function<Tensor(int64_t first, int64_t count)> start = {};
   DrawObserver on_x0 = {};             // if set, called like the observer, just before it, with the predicted x0
   std::function<void()> on_call = {};  // if set, called before each call of the network
 };

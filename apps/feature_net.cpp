@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "apps/common.h"
+#include "apps/image_source.h"
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "autograd/ops.h"
@@ -45,13 +46,6 @@ std::string hash_of(const FeatureNet& net) {
     hasher.update(value.raw(), size_t(value.nbytes()));
   }
   return hasher.hex();
-}
-
-Tensor to_unit(const Tensor& images) {  // u8 to f32 in [-1, 1], as training batches are
-  Tensor unit = empty(images.shape());
-  const uint8_t* from = images.data<uint8_t>();
-  std::transform(from, from + images.numel(), unit.data<float>(), [](uint8_t v) { return float(v) / 127.5f - 1; });
-  return unit;
 }
 
 /// The images with number % kHeldOutEvery == 0, or all others.
@@ -229,12 +223,14 @@ ImageFeatures image_features(const FeatureNet& net, const Tensor& images) {
          config.channels, ", but these are ", describe(images), "; --size and --channels change them");
   NoGrad no_grad;
   int64_t N = images.size(0);
-  ImageFeatures result{empty({N, config.features}), empty({N}, DType::i64)};
+  ImageFeatures result{empty({N, config.features}), empty({N}, DType::i64), empty({N, config.classes})};
   for (int64_t first = 0; first < N; first += kFeatureBatch) {
     int64_t end = std::min(N, first + kFeatureBatch);
     Tensor features = net.network->features(to_unit(images.rows(first, end)));
     result.features.rows(first, end).copy_(features);
-    result.labels.rows(first, end).copy_(argmax(net.network->logits(features), 1));
+    Tensor logits = net.network->logits(features);
+    result.labels.rows(first, end).copy_(argmax(logits, 1));
+    result.probabilities.rows(first, end).copy_(softmax(logits));
   }
   return result;
 }

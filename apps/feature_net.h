@@ -43,6 +43,7 @@ FeatureNet feature_net(const std::string& path, const DataOptions& options, bool
 struct ImageFeatures {
   Tensor features;   // f32 [N, features]
   Tensor labels;     // i64 [N], the class that the network takes each image for
+  Tensor probabilities = {};   // f32 [N, classes], softmax of its outputs
 };
 /// Of u8 images [N, H, W, C]. Throws Error(data) if they have another shape than the network was trained on.
 ImageFeatures image_features(const FeatureNet& net, const Tensor& images);

@@ -93,19 +93,6 @@ std::vector<std::string> grid_files(const std::string& folder) {
   return some;
 }
 
-std::string base64(const io::Bytes& bytes) {
-  const char* letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    size_t left = std::min<size_t>(3, bytes.size() - i);
-    uint32_t group = uint32_t(bytes[i]) << 16;
-    if (left > 1) group |= uint32_t(bytes[i + 1]) << 8;
-    if (left > 2) group |= bytes[i + 2];
-    for (size_t k = 0; k < 4; ++k) text += k <= left ? letters[group >> (18 - 6 * k) & 63] : '=';
-  }
-  return text;
-}
-
 std::string read_text(const std::string& path) {
   std::ifstream in(path);
   std::ostringstream text;
@@ -245,6 +232,19 @@ void add_grids(Page& page, const std::string& folder) {
 }
 
 }  // namespace
+
+std::string base64(const io::Bytes& bytes) {
+  const char* letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    size_t left = std::min<size_t>(3, bytes.size() - i);
+    uint32_t group = uint32_t(bytes[i]) << 16;
+    if (left > 1) group |= uint32_t(bytes[i + 1]) << 8;
+    if (left > 2) group |= bytes[i + 2];
+    for (size_t k = 0; k < 4; ++k) text += k <= left ? letters[group >> (18 - 6 * k) & 63] : '=';
+  }
+  return text;
+}
 
 std::string write_report(const std::string& folder) {
   if (!fs::is_directory(folder)) fail(Error::Kind::data, "report: there is no run folder at ", folder);

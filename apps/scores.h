@@ -15,9 +15,11 @@ struct Metric {
   std::string title;     // behind the features' name: LeNet-1a2b3c-FD@5k
   std::string about;     // for --help and the page
   bool log = false;      // spans orders of magnitude and is positive: drawn on a logarithmic axis
+  bool by_pixels = false;   // of the images themselves: no features stand in its name, and score() does not make it
 };
 
-/// fd, kid, prec, rec, density, coverage, tv, in the order in which they are shown.
+/// fd, kid, prec, rec, density, coverage, tv, mix0.1 .. mix0.4, near, near_target, hit, in the order in which they are
+/// shown.
 const std::vector<Metric>& all_metrics();
 /// Throws Error(usage) listing the keys.
 const Metric& metric_named(const std::string& key);
@@ -34,8 +36,8 @@ struct ScoreOptions {
 /// Values by key, and kid_std beside kid. A metric that was not asked for is missing.
 using Scores = std::map<std::string, double>;
 
-/// The metrics in `keys` of images that are to look like `real`, of `classes` classes. Labels may be undefined: then
-/// there is no tv. Throws as the metrics do.
+/// The metrics in `keys` of images that are to look like `real`, of `classes` classes. Labels and probabilities may be
+/// undefined: then there is no tv, and no mix. Throws as the metrics do.
 Scores score(const ImageFeatures& samples, const ImageFeatures& real, int64_t classes,
              const std::vector<std::string>& keys, const ScoreOptions& options);
 

@@ -33,7 +33,7 @@ std::vector<SamplerOptions> all_forms(int64_t steps) {
 
 bool is_flow(const std::string& name) { return name == "fon" || name == "pf-euler" || name == "pf-rk45"; }
 bool is_stochastic(const SamplerOptions& options) {
-  return options.name == "ddpm" || options.eta > 0 || options.name == "dpmpp-sde-2m";
+  return options.name == "ddpm" || options.eta > 0 || options.name == "dpmpp-sde-2m" || options.name == "langevin";
 }
 
 std::string told(const SamplerOptions& o) {
@@ -85,7 +85,7 @@ TEST_CASE("phi carries a noisy image along its own noise exactly", "[samplers]")
 TEST_CASE("each sampler calls the network as often as published, at the times that its plan says", "[samplers]") {
   Schedule schedule = Schedule::linear();
   auto published = [](const std::string& name, int64_t N) {
-    if (name == "s-pndm" || name == "plms") return N + 1;
+    if (name == "s-pndm" || name == "plms" || name == "langevin") return N + 1;
     if (name == "f-pndm" || name == "fon") return N + 9;
     if (name == "heun") return 2 * N - 1;
     return N;
@@ -325,7 +325,8 @@ TEST_CASE("methods that step with eps alone do not clip", "[samplers]") {
       options.clip = clip;
       return run_sampler(schedule, options, network_for(options, wide, schedule), x, Generator{24});
     };
-    bool steps_with_x0 = name == "ddpm" || name == "ddim" || name == "unipc" || name.starts_with("dpmpp");
+    bool steps_with_x0 = name == "ddpm" || name == "ddim" || name == "unipc" || name == "langevin" ||
+                         name.starts_with("dpmpp");
     INFO(name);
     CHECK((test::difference(run(true), run(false), 1e-3, 0) != "") == steps_with_x0);
     if (steps_with_x0)

@@ -335,6 +335,8 @@ TEST_CASE("resolving options fills in what was left open, once", "[paths]") {
     CHECK(again.order == full.order);
   }
   CHECK(resolved({.name = "heun", .convention = "diffusers"}).grid == "uniform");
+  CHECK(resolved({.name = "heun", .start = 300}).grid == "karras");
+  CHECK(resolved({.name = "ddim", .start = 300}).grid == "trailing");   // uniform does not begin at the start
 }
 
 TEST_CASE("an option that a sampler does not take is refused, naming those that do", "[paths]") {
@@ -349,6 +351,7 @@ TEST_CASE("an option that a sampler does not take is refused, naming those that 
       {"third", {.third = 1}, {"dpmpp-3m"}},
       {"lower_order_end", {.lower_order_end = false}, {"dpmpp-2m", "dpmpp-3m", "dpmpp-sde-2m", "unipc", "deis"}},
       {"tolerance", {.tolerance = 1e-3}, {"pf-rk45"}},
+      {"rate", {.rate = 0.3}, {"langevin"}},
   };
   for (const Row& row : rows)
     for (const std::string& name : sampler_names()) {

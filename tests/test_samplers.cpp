@@ -151,7 +151,7 @@ TEST_CASE("bad sampler options are refused with what would be right", "[samplers
   CHECK(plan({.name = "ddim", .grid = "log"}).says("trailing"));
   CHECK(sampler_names() ==
         std::vector<std::string>{"ddpm", "ddim", "s-pndm", "f-pndm", "plms", "ipndm", "fon", "pf-euler", "pf-rk45", "heun",
-                                 "dpmpp-2m", "dpmpp-3m", "dpmpp-sde-2m", "unipc", "deis"});
+                                 "dpmpp-2m", "dpmpp-3m", "dpmpp-sde-2m", "unipc", "deis", "langevin"});
 }
 
 // ---- Deterministic runs --------------------------------------------------------------------------------------------

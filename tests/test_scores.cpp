@@ -9,6 +9,7 @@
 #include "apps/feature_net.h"
 #include "apps/image_source.h"
 #include "autograd/gradcheck.h"
+#include "diffusion/metrics/mixture.h"
 #include "tensor/io/image.h"
 #include "tensor/io/npy.h"
 #include "tensor/io/safetensors.h"
@@ -338,6 +339,8 @@ TEST_CASE("the name of a score holds its features and its count", "[scores]") {
   CHECK(score_name("LeNet-1a2b3c", fd, 50000) == "LeNet-1a2b3c-FD@50k");
   CHECK(score_name("features", metric_named("rec"), 1234) == "features-recall@1234");
   CHECK(score_name("features", fd, 100) == "features-FD@100");
+  CHECK(score_name("LeNet-1a2b3c", metric_named("mix0.2"), 5000) == "LeNet-1a2b3c-mixed(0.2)@5k");
+  CHECK(score_name("LeNet-1a2b3c", metric_named("near"), 5000) == "nearest-training@5k");   // no features are in it
   CHECK_FAILS(Error::Kind::usage, metric_named("fid"), "'fid' is unknown", "fd, kid, prec, rec", "did you mean 'fd'");
 }
 
@@ -345,15 +348,21 @@ TEST_CASE("only the metrics asked for are computed", "[scores]") {
   auto set = [](uint64_t seed) {
     Generator generator{seed};
     Tensor labels = randint(0, 3, {40}, generator);
-    return ImageFeatures{normal({40, 6}, DType::f32, generator), labels};
+    return ImageFeatures{normal({40, 6}, DType::f32, generator), labels,
+                         softmax(normal({40, 3}, DType::f32, generator))};
   };
   ImageFeatures a = set(1), b = set(2);
   CHECK(score(a, b, 3, {"fd"}, {}).size() == 1);
   CHECK(score(a, b, 3, {"kid"}, {}).size() == 2);  // and its standard deviation
-  Scores all = score(a, b, 3, {"fd", "kid", "rec", "tv"}, {});
-  for (const Metric& metric : all_metrics()) CHECK(all.count(metric.key) == 1);
+  std::vector<std::string> keys = {"fd", "kid", "rec", "tv"};
+  for (const Metric& metric : all_metrics())
+    if (metric.key.starts_with("mix")) keys.push_back(metric.key);
+  Scores all = score(a, b, 3, keys, {});
+  for (const Metric& metric : all_metrics()) CHECK(all.count(metric.key) == (metric.by_pixels ? 0 : 1));
+  CHECK(score(a, b, 3, {"mix0.2"}, {}) ==
+        Scores{{"mix0.2", metrics::mode_mixture(a.probabilities, {0.2})[0]}});   // of the samples, not of the real ones
   CHECK(score(a, a, 3, {"tv"}, {}).at("tv") == 0);
-  CHECK(score({a.features, {}}, {b.features, {}}, 0, {"tv"}, {}).empty());  // features alone have no classes
+  CHECK(score({a.features, {}}, {b.features, {}}, 0, {"tv", "mix0.2"}, {}).empty());  // features alone have no classes
   CHECK(settings_text({"fd", "kid"}, {}, 40) == "KID over 100 subsets of 20 images");
   CHECK(settings_text({"fd", "tv"}, {}, 40).empty());
 }
@@ -420,9 +429,10 @@ TEST_CASE("the CSV has a line a cell, its commas and quotes escaped", "[compare]
   REQUIRE(lines.size() == 7);
   CHECK(lines[0].starts_with(
       "sampler,steps,seed,network_calls,images,state,seconds,LeNet-abcdef-FD@5k,LeNet-abcdef-KID@5k,"));
-  CHECK(lines[2] == "ddim,5,1,6,5000,done,1.5,13,0.13,,,,,,,");
-  CHECK(lines[5] == "<f&n>,3,0,0,5000,refused,0,,,,,,,,,\"needs \"\"4\"\" steps, or more\"");
-  CHECK(lines[6] == "floor,,,,2000,done,,0.5,,,,,,,,train against test");
+  size_t more = all_metrics().size() - 7;   // columns behind tv, empty here
+  CHECK(lines[2] == "ddim,5,1,6,5000,done,1.5,13,0.13" + std::string(7 + more, ','));
+  CHECK(lines[5] == "<f&n>,3,0,0,5000,refused,0" + std::string(9 + more, ',') + "\"needs \"\"4\"\" steps, or more\"");
+  CHECK(lines[6] == "floor,,,,2000,done,,0.5" + std::string(8 + more, ',') + "train against test");
 }
 
 TEST_CASE("the curves are a whole SVG file, with a path for each drawn sampler and the floor", "[compare]") {

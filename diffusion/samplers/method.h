@@ -77,7 +77,7 @@ std::unique_ptr<Trajectory> start_planned(std::vector<StepPlan> plan);
 
 /// Options of SamplerOptions that only some methods take.
 enum Takes : unsigned { kTakesEta = 1, kTakesVariance = 2, kTakesOrder = 4, kTakesSolver = 8, kTakesThird = 16,
-                        kTakesLowerOrderEnd = 32, kTakesTolerance = 64, kTakesBasis = 128 };
+                        kTakesLowerOrderEnd = 32, kTakesTolerance = 64, kTakesBasis = 128, kTakesRate = 256 };
 
 struct Method {
   const char* name;
@@ -90,6 +90,6 @@ struct Method {
 };
 
 extern const Method kDdpm, kDdim, kSPndm, kFPndm, kPlms, kIpndm, kFon, kPfEuler, kPfRk45, kHeun, kDpmpp2m, kDpmpp3m,
-    kDpmppSde2m, kUnipc, kDeis;
+    kDpmppSde2m, kUnipc, kDeis, kLangevin;
 
 }  // namespace mote

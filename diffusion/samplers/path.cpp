@@ -102,11 +102,13 @@ Level end_level(const Schedule& schedule, bool is_clean) {
 /// Our own: everything by the table, nothing beyond it.
 Path our_path(const Schedule& schedule, const SamplerOptions& options, bool is_clean) {
   constexpr double kLeastLambda = -5.1;
-  int64_t T = schedule.steps(), N = options.steps, points = is_clean ? N : N + 1;
+  int64_t T = options.start < 0 ? schedule.steps() : options.start + 1;
+  int64_t N = options.steps, points = is_clean ? N : N + 1;
   Path path;
   if (options.grid == "lambda-uniform" || options.grid == "karras") {
     Level first = schedule.level(T - 1), last = schedule.level(0);
-    if (first.lambda() < kLeastLambda && last.lambda() > kLeastLambda) first = schedule.at_lambda(kLeastLambda);
+    if (options.start < 0 && first.lambda() < kLeastLambda && last.lambda() > kLeastLambda)
+      first = schedule.at_lambda(kLeastLambda);
     Variable variable = lambda_or_u(schedule, options.grid, 7);   // rho = 7                    [Karras 2022]
     path.nodes = spaced(variable, first, last, points);
     path.halfway = [variable](const Level& from, const Level& to) { return halfway_in(variable, from, to); };
@@ -192,12 +194,21 @@ Path path_of(const Schedule& schedule, Family family, const SamplerOptions& opti
   require_one_of("index convention", options.convention, convention_names());
   if (!options.end.empty()) require_one_of("end", options.end, {"clean", "first"});
   int64_t T = schedule.steps(), N = options.steps;
-  if (N < 1 || N > T) fail(Error::Kind::usage, options.name, ": ", N, " sampling steps asked for, needs 1 to T = ", T);
+  if (options.start < -1 || options.start >= T)
+    fail(Error::Kind::usage, options.name, ": start at level ", options.start, ", needs 0 to T - 1 = ", T - 1);
+  if (options.start >= 0) T = options.start + 1;
+  if (N < 1 || N > T)
+    fail(Error::Kind::usage, options.name, ": ", N, " sampling steps asked for, needs 1 to ",
+         options.start < 0 ? "T" : "start + 1", " = ", T);
 
   bool is_ours = options.convention == "ours", is_diffusers = options.convention == "diffusers";
   auto refuse = [&](const auto&... parts) {
     fail(Error::Kind::usage, options.name, ", convention ", options.convention, ": ", parts...);
   };
+  if (options.start >= 0 && (!is_ours || family == Family::flow))
+    refuse("start = ", options.start, is_ours ? " given, but the flow begins at s = 1" : " belongs to convention ours");
+  if (options.start >= 0 && !is_one_of(options.grid, {"trailing", "linspace", "lambda-uniform", "karras"}))
+    refuse("grid ", options.grid, " does not begin at the start; needs trailing, linspace, lambda-uniform or karras");
   if (options.offset != 0 && !(is_diffusers && options.grid == "uniform"))
     refuse("offset = ", options.offset, " belongs to the uniform grid of convention diffusers");
   if (options.offset < 0 || options.offset >= T) refuse("offset = ", options.offset, ", needs 0 to T - 1 = ", T - 1);

@@ -28,7 +28,7 @@ struct Path {
 ///   flow        dx/dt in continuous time: pf-euler, pf-rk45, fon
 enum class Family { ancestral, pseudo, exponential, flow };
 
-/// The path over a discrete schedule. options.steps, grid, convention, end and offset are read:
+/// The path over a discrete schedule. options.steps, grid, convention, end, offset and start are read:
 ///
 ///   ours        network time n has abar[n]; whole levels from timesteps(), or lambda-uniform and karras ones that
 ///               may be fractional (Schedule::at_lambda, from lambda >= -5.1 on: noisier ones are dropped [Lu 2022b]).
@@ -43,10 +43,13 @@ enum class Family { ancestral, pseudo, exponential, flow };
 ///               the first two and drop the last.
 ///               The predecessor is always the next of the list, where that code subtracts T / N: the same for uniform.
 ///
+/// With a start 0 <= start < T the first level is `start` and the grid is that of a table which ends there: trailing,
+/// linspace, lambda-uniform or karras in convention ours; the other grids do not begin at their noisiest level.
+///
 /// The flow family takes VpSchedule::limit_of(schedule) from s = 1 to s = 1e-3 [Song 2021b], uniform in t,
 /// lambda or u^(1/7), and stops there.
 ///
-/// Throws Error(usage) for an unknown name, for steps that are not 1 to T, for a combination that is not listed above,
+/// Throws Error(usage) for an unknown name, steps outside 1..T (start + 1), a start outside 0..T-1, other combinations,
 /// and for steps that would read a level outside the table, naming the nearest smaller number that does not.
 Path path_of(const Schedule& schedule, Family family, const SamplerOptions& options);
 

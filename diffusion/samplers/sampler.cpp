@@ -12,8 +12,8 @@ namespace mote {
 
 namespace {
 
-const std::array kMethods = {&kDdpm,   &kDdim,    &kSPndm,   &kFPndm,   &kPlms,       &kIpndm,  &kFon, &kPfEuler,
-                             &kPfRk45, &kHeun,    &kDpmpp2m, &kDpmpp3m, &kDpmppSde2m, &kUnipc,  &kDeis};
+const std::array kMethods = {&kDdpm,   &kDdim, &kSPndm,   &kFPndm,   &kPlms,       &kIpndm, &kFon,  &kPfEuler,
+                             &kPfRk45, &kHeun, &kDpmpp2m, &kDpmpp3m, &kDpmppSde2m, &kUnipc, &kDeis, &kLangevin};
 
 const Method& method_named(const std::string& name) {
   for (const Method* method : kMethods)
@@ -56,6 +56,7 @@ void check_options(const Method& method, const SamplerOptions& options) {
   check_taken(kTakesThird, "third", options.third == usual.third, options.third);
   check_taken(kTakesLowerOrderEnd, "lower_order_end", !options.lower_order_end, options.lower_order_end.value_or(true));
   check_taken(kTakesBasis, "basis", options.basis == usual.basis, options.basis);
+  check_taken(kTakesRate, "rate", options.rate == usual.rate, options.rate);
   check_taken(kTakesTolerance, "tolerance", options.tolerance == usual.tolerance, options.tolerance);
 }
 
@@ -63,9 +64,11 @@ Path path_for(const Schedule& schedule, const SamplerOptions& options) {
   const Method& method = method_named(options.name);
   SamplerOptions full = resolved(options);
   if (method.start != nullptr) full.steps = 1;   // pf-rk45 needs the two ends only
-  if (full.steps < method.fewest_steps || full.steps > schedule.steps())
+  bool has_start = options.start >= 0 && options.start < schedule.steps();   // path_of refuses another
+  int64_t most = has_start ? options.start + 1 : schedule.steps();
+  if (full.steps < method.fewest_steps || full.steps > most)
     fail(Error::Kind::usage, method.name, ": ", full.steps, " sampling steps asked for, needs ", method.fewest_steps,
-         " to T = ", schedule.steps());
+         " to ", has_start ? "start + 1" : "T", " = ", most);
   return path_of(schedule, method.family, full);
 }
 
@@ -84,7 +87,10 @@ SamplerOptions resolved(const SamplerOptions& options) {
   const Method& method = method_named(options.name);
   check_options(method, options);
   SamplerOptions full = options;
-  if (full.grid.empty()) full.grid = &method == &kHeun && full.convention == "ours" ? "karras" : "uniform";
+  if (full.grid.empty()) {
+    bool is_karras = &method == &kHeun && full.convention == "ours";
+    full.grid = is_karras ? "karras" : full.start >= 0 ? "trailing" : "uniform";
+  }
   if (full.order == 0 && (method.takes & kTakesOrder)) full.order = &method == &kDeis ? 3 : 2;
   return full;
 }
@@ -101,6 +107,16 @@ int64_t network_calls(const std::vector<StepPlan>& plan) {
   int64_t calls = 0;
   for (const StepPlan& step : plan) calls += int64_t(step.calls.size());
   return calls;
+}
+
+SamplerOptions with_network_calls(const Schedule& schedule, SamplerOptions options, int64_t calls) {
+  const Method& method = method_named(options.name);
+  if (method.start != nullptr) fail(Error::Kind::usage, options.name, ": its network calls depend on the state");
+  int64_t most = std::min(calls, options.start >= 0 ? options.start + 1 : schedule.steps());
+  for (options.steps = most; options.steps >= method.fewest_steps; --options.steps)   // no step goes without a call
+    if (network_calls(plan_sampler(schedule, options)) == calls) return options;
+  fail(Error::Kind::usage, options.name, ": no number of steps calls the network exactly ", calls, " times",
+       options.start >= 0 ? concat_text(" from level ", options.start) : std::string());
 }
 
 // ---- The loop ------------------------------------------------------------------------------------------------------

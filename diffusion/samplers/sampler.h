@@ -19,7 +19,7 @@ using Network = std::function<Tensor(const Tensor& x, double t)>;
 struct SamplerOptions {
   std::string name = "ddim";         // sampler_names()
   int64_t steps = 50;                // N; pf-rk45 chooses its own steps and does not read it
-  std::string grid = "";             // path.h; empty: karras for heun, uniform for the others
+  std::string grid = "";             // path.h; empty: karras for heun, else uniform, or trailing with a start
   double eta = 0;                    // ddim, in [0, 1]: 0 deterministic, 1 = ddpm with the small variance
   std::string variance = "large";    // ddpm: "large" (beta) or "small" (beta tilde)
   Prediction prediction = Prediction::eps;
@@ -27,12 +27,14 @@ struct SamplerOptions {
   std::string convention = "ours";   // path.h
   std::string end = "";              // path.h: "clean" or "first" (level 0); empty: the convention's
   int64_t offset = 0;                // path.h: added to every level; convention diffusers
+  int64_t start = -1;                // path.h: the level at which the state is given; -1: the noisiest
   int64_t order = 0;                 // unipc 1..3, deis 1..4; 0: 2 and 3
   std::string solver = "bh2";        // unipc: "bh1" or "bh2"
   std::string basis = "u";           // deis: extrapolates eps by polynomials in "u" or in "log-u"
   double third = 2;                  // dpmpp-3m: 2 is exact to third order, 1 is what is commonly shipped
   std::optional<bool> lower_order_end = {};   // fewer past values near the end; unset: dpmpp-* and unipc yes, deis no
   double tolerance = 1e-5;           // pf-rk45: relative and absolute error of a step
+  double rate = 0.5;                 // langevin, in (0, 1]: length of a step over sigma^2
 };
 
 /// What a term of an update multiplies. `state` is the state at the beginning of the step; the others belong to one
@@ -71,6 +73,10 @@ SamplerOptions resolved(const SamplerOptions& options);
 /// How often the network is called over the whole plan; 0 for pf-rk45, whose calls are known afterwards only.
 int64_t network_calls(const std::vector<StepPlan>& plan);
 
+/// The options with the largest number of steps that calls the network exactly `calls` times: N for most samplers,
+/// N + 1 for s-pndm, N + 9 for f-pndm, 2 N - 1 for heun. Throws Error(usage) if there is none.
+SamplerOptions with_network_calls(const Schedule& schedule, SamplerOptions options, int64_t calls);
+
 /// Called after each step with the new state, the predicted x0, and how many steps are done of how many.
 using Observer = std::function<void(const Tensor& x, const Tensor& x0, int64_t done, int64_t total)>;
 
@@ -79,7 +85,8 @@ using Observer = std::function<void(const Tensor& x, const Tensor& x0, int64_t d
 ///   shape [N, ...]; dtype f32 or f64
 Tensor image_noise(const Shape& shape, DType dtype, Generator generator, int64_t first, Device device = {});
 
-/// Runs the sampler from x (the state at the first, noisiest step; N(0, 1) noise) to the clean image. Noise of step k
+/// Runs the sampler from x (the state at the first, noisiest step; N(0, 1) noise, unless options.start says that it is
+/// a state of another level) to the clean image. Noise of step k
 /// is image_noise of noise.fork(k), and `first` is the number of the first image in x: a result does not depend on how
 /// the images are split into batches. Records no gradients.
 ///   x f32 or f64, any shape, left as it is; the result is like x. The network is called with such a state, and its
