@@ -1,4 +1,4 @@
-// Nearest up-sampling, average pooling, row lookup, time embedding.
+// Nearest up-sampling, average and maximum pooling, row lookup, time embedding.
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernels.h"
 
@@ -67,6 +67,73 @@ void avg_pool(Tensor& y, const Tensor& x, int64_t factor) {
 }
 void avg_pool_backward(Tensor& dx, const Tensor& dy, int64_t factor) {
   for_floating("avg_pool_backward", dx.dtype(), [&](auto zero) { spread<decltype(zero)>(dx, dy, factor, 1 / double(factor * factor)); });
+}
+
+namespace {
+
+/// Calls fn(window, at) for each row of windows: `at` is where its first window begins in x, `window` its number.
+template <class Fn>
+void for_window_rows(const Tensor& small, int64_t factor, Fn&& fn) {
+  int64_t h = small.size(1), w = small.size(2), channels = small.size(3), width = w * channels;
+  parallel_for(small.size(0) * h, kGrain / std::max<int64_t>(width * factor * factor, 1), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) fn(row * width, row * factor * factor * width);
+  });
+}
+
+}  // namespace
+
+void max_pool(Tensor& y, const Tensor& x, int64_t factor) {
+  int64_t w = y.size(2), channels = y.size(3);
+  for_floating("max_pool", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    for_window_rows(y, factor, [&](int64_t windows, int64_t at) {
+      for (int64_t j = 0; j < w; ++j) {
+        const T* window = x.data<T>() + at + j * factor * channels;
+        T* to = y.data<T>() + windows + j * channels;
+#pragma GCC ivdep
+        for (int64_t c = 0; c < channels; ++c) {
+          C best = C(window[c]);
+          for (int64_t u = 0; u < factor; ++u)
+            for (int64_t v = 0; v < factor; ++v) best = math::max(best, C(window[(u * w * factor + v) * channels + c]));
+          to[c] = T(best);
+        }
+      }
+    });
+  });
+}
+
+void max_pool_backward(Tensor& dx, const Tensor& dy, const Tensor& x, int64_t factor) {
+  int64_t w = dy.size(2), channels = dy.size(3);
+  for_floating("max_pool_backward", dx.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    for_window_rows(dy, factor, [&](int64_t windows, int64_t at) {
+      for (int64_t j = 0; j < w; ++j) {
+        const T* window = x.data<T>() + at + j * factor * channels;
+        const T* from = dy.data<T>() + windows + j * channels;
+        T* to = dx.data<T>() + at + j * factor * channels;
+#pragma GCC ivdep
+        for (int64_t c = 0; c < channels; ++c) {
+          C best = C(window[c]);
+          int64_t place = 0;
+          for (int64_t u = 0; u < factor; ++u)
+            for (int64_t v = 0; v < factor; ++v) {
+              int64_t here = (u * w * factor + v) * channels;
+              C value = C(window[here + c]);
+              bool is_better = value > best || (value != value && best == best);
+              best = is_better ? value : best;
+              place = is_better ? here : place;
+            }
+          for (int64_t u = 0; u < factor; ++u)
+            for (int64_t v = 0; v < factor; ++v) {
+              int64_t here = (u * w * factor + v) * channels;
+              to[here + c] = here == place ? from[c] : T(C(0));
+            }
+        }
+      }
+    });
+  });
 }
 
 // ---- Lookup --------------------------------------------------------------------------------------------------------
