@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/config_keys.h"
 #include "nn/optim.h"
 #include "nn/unet.h"
 
@@ -41,17 +42,6 @@ struct TrainConfig {
   int64_t log_every = 10, save_every = 500, sample_every = 500;
   int64_t sample_count = 16, sample_steps = 50;
 };
-
-/// What a change of a key on --resume would do.
-enum class Key {
-  numbers,   // other weights: refused
-  data,      // may name another place; the hash of the data decides
-  steps,     // may grow
-  custom,    // as numbers; only means something with --unet custom
-  free,      // changes no weight
-};
-
-inline constexpr const char* kCommonSection = "Common";   // of flags that every command has
 
 /// Calls fn(name, member, Key, help, section) for every key, in the order of --help. The name is the flag without "--".
 template <class Config, class Fn>
