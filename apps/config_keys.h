@@ -75,7 +75,8 @@ Config keys_from_json(const char* what, const std::string& text, const nlohmann:
   std::set<std::string> known{"seed"};
   try {
     nlohmann::ordered_json json = nlohmann::ordered_json::parse(text);
-    for (const auto& [name, value] : absent.items()) json.emplace(name, value);
+    for (const auto& [name, value] : absent.items())
+      if (!json.contains(name)) json[name] = value;
     for_each_key(config, [&](const char* name, auto& value, Key, const char*, const char*) {
       json.at(name).get_to(value);
       known.insert(name);

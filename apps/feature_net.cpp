@@ -47,13 +47,6 @@ std::string hash_of(const FeatureNet& net) {
   return hasher.hex();
 }
 
-Tensor to_unit(const Tensor& images) {  // u8 to f32 in [-1, 1], as training batches are
-  Tensor unit = empty(images.shape());
-  const uint8_t* from = images.data<uint8_t>();
-  std::transform(from, from + images.numel(), unit.data<float>(), [](uint8_t v) { return float(v) / 127.5f - 1; });
-  return unit;
-}
-
 /// The images with number % kHeldOutEvery == 0, or all others.
 Dataset tenth(const Dataset& data, bool held_out) {
   std::vector<int64_t> rows;

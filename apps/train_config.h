@@ -45,6 +45,7 @@ struct TrainConfig {
 
 /// Calls fn(name, member, Key, help, section) for every key, in the order of --help. The name is the flag without "--".
 template <class Config, class Fn>
+  requires std::is_same_v<std::remove_const_t<Config>, TrainConfig>
 void for_each_key(Config& c, Fn&& fn) {
   const char* data = "Data";
   fn("data", c.data, Key::data, "fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, csv:FILE, synthetic:NAME", data);

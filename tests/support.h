@@ -33,6 +33,14 @@ inline std::string difference(const Tensor& got, const Tensor& expected, double 
   return out.str();
 }
 
+/// In a debug build, which is what the sanitizers run in, everything takes some 20 times as long: a test of many
+/// training steps does few of them there.
+#ifdef MOTE_DEBUG
+inline constexpr bool kSlowBuild = true;
+#else
+inline constexpr bool kSlowBuild = false;
+#endif
+
 /// Sets the number of OpenMP threads while it lives.
 class Threads {
  public:

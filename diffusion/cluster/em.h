@@ -24,7 +24,7 @@ inline constexpr double kPaperPixels = 784;
 
 struct StepOptions {
   const MixtureTerms* mixture = nullptr;   // null: pretraining, no mixture yet
-  Matching matching = Matching::closed_form;
+  MatchingLoss matching = MatchingLoss::closed_form;
   bool attached = true;                    // gradients through the responsibilities
   double lambda = 0.1;                     // weight of the matching loss, or in pretraining of KL(q || N(0, I))
 };

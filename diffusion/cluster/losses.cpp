@@ -72,29 +72,29 @@ Tensor log_sum_exp(const Tensor& x) {
   return reshape(log(sum(exp(x - most), {1}, true)) + most, Shape{x.size(0)});
 }
 
-Matching matching_named(const std::string& name) {
-  for (Matching matching : {Matching::official, Matching::softmax, Matching::closed_form})
+MatchingLoss matching_named(const std::string& name) {
+  for (MatchingLoss matching : {MatchingLoss::official, MatchingLoss::softmax, MatchingLoss::closed_form})
     if (name == name_of(matching)) return matching;
   fail(Error::Kind::usage, "loss '", name, "' is not known; there are closed-form, softmax and official");
 }
 
-const char* name_of(Matching matching) {
+const char* name_of(MatchingLoss matching) {
   switch (matching) {
-    case Matching::official: return "official";
-    case Matching::softmax: return "softmax";
-    case Matching::closed_form: break;
+    case MatchingLoss::official: return "official";
+    case MatchingLoss::softmax: return "softmax";
+    case MatchingLoss::closed_form: break;
   }
   return "closed-form";
 }
 
-Tensor matching_loss(Matching matching, const Codes& codes, const Tensor& z, const MixtureTerms& mixture,
+Tensor matching_loss(MatchingLoss matching, const Codes& codes, const Tensor& z, const MixtureTerms& mixture,
                      bool attached) {
   Tensor kl = kl_to_components(codes, mixture);
-  if (matching == Matching::closed_form) return -mean(log_sum_exp(mixture.log_weight - kl));
+  if (matching == MatchingLoss::closed_form) return -mean(log_sum_exp(mixture.log_weight - kl));
   check(z.defined() && z.shape() == codes.mean.shape(), "matching_loss: ", name_of(matching),
         " needs a drawn z for each code: codes are ", describe(codes.mean), ", z is ", describe(z));
   Tensor joint = log_joint_of(attached ? z : z.detach(), mixture), eta, log_eta;
-  if (matching == Matching::softmax) {
+  if (matching == MatchingLoss::softmax) {
     log_eta = log_softmax(joint);
     eta = exp(log_eta);
   } else {

@@ -37,14 +37,14 @@ Tensor log_joint_of(const Tensor& z, const MixtureTerms& mixture);
 /// ln sum over the last axis of e^x, [N, K] -> [N], without overflow.
 Tensor log_sum_exp(const Tensor& x);
 
-enum class Matching {
+enum class MatchingLoss {
   official,      // eta = (pi_c N(z; c) + 1e-10) / sum, the floor added to densities, as in the paper's code
   softmax,       // eta = softmax_c(ln pi_c + ln N(z; c)): the same without the floor, in the log domain
   closed_form,   // the best eta for the whole Gaussian q(z | x), softmax_c(ln pi_c - KL_c): needs no draw
 };
 /// "official", "softmax" or "closed-form"; Error(usage) otherwise.
-Matching matching_named(const std::string& name);
-const char* name_of(Matching matching);
+MatchingLoss matching_named(const std::string& name);
+const char* name_of(MatchingLoss matching);
 
 /// The matching loss, a scalar:
 ///   official, softmax   mean_n sum_c eta_nc [KL_nc + ln(eta_nc / pi_c)]     (official: ln((eta_nc + 1e-10) / pi_c))
@@ -52,7 +52,7 @@ const char* name_of(Matching matching);
 ///   z  [N, J], a draw of q(z | x); not read by the closed form, may be undefined there
 ///   attached  whether gradients flow through eta as well (official, softmax)
 /// Throws Error(argument) if shapes do not fit together.
-Tensor matching_loss(Matching matching, const Codes& codes, const Tensor& z, const MixtureTerms& mixture,
+Tensor matching_loss(MatchingLoss matching, const Codes& codes, const Tensor& z, const MixtureTerms& mixture,
                      bool attached = true);
 
 /// mean_n KL(q(z | x_n) || N(0, 1)), a scalar.                                                  [Kingma 2014, app. B]
