@@ -33,14 +33,15 @@ struct Mixture {
 };
 
 /// Throws Error(argument) if shapes or dtypes do not fit together, Error(numeric) if a number is not finite, a weight is
-/// negative, the weights do not sum to 1, or a covariance is not positive definite.
+/// negative or the weights do not sum to 1. That covariances are positive definite shows where they are factored: what
+/// needs that throws Error(numeric) naming the component.
 void require_mixture(const char* op, const Mixture& mixture);
 
 /// What a mixture is fitted to or asked about: N points, each perhaps known only as a Gaussian of its own.
 struct Points {
-  Tensor mean;       // f32 or f64 [N, D], finite, N >= 1, D >= 1
-  Tensor variance;   // like mean, >= 0: s^2 of every coordinate; undefined: 0
-  Tensor weight;     // f64 [N], >= 0, not all 0: how often a point counts; undefined: 1
+  Tensor mean;            // f32 or f64 [N, D], finite, N >= 1, D >= 1
+  Tensor variance = {};   // like mean, >= 0: s^2 of every coordinate; undefined: 0
+  Tensor weight = {};     // f64 [N], >= 0, not all 0: how often a point counts; undefined: 1
   int64_t count() const { return mean.size(0); }
   int64_t width() const { return mean.size(1); }
 };
@@ -151,7 +152,7 @@ Statistics e_step(const Mixture& mixture, const Points& points, const Tensor& sh
 /// The statistics that a large sample of the mixture would have: m_step gives the mixture back.
 Statistics statistics_of(const Mixture& mixture, const Tensor& shift = {});
 
-/// (1 - share) a + share b, of one shape and shift.
+/// (1 - share) a + share b, of one shape and shift; weight and mean_log_likelihood are those of b.
 Statistics blend(const Statistics& a, const Statistics& b, double share);
 
 /// The mixture that maximises the likelihood (with the options' priors) of what the statistics stand for.
@@ -179,7 +180,7 @@ size_t best_order(const std::vector<OrderFit>& fits);
 
 /// safetensors: weights, means, covariances in f64; metadata "mixture.covariance" and what the caller adds.
 void save_mixture(const std::string& path, const Mixture& mixture, const std::map<std::string, std::string>& metadata = {});
-/// Throws Error(data) if there is no such file, Error(checkpoint) if it is no mixture (require_mixture holds after it).
+/// Throws Error(data) if there is no such file, Error(checkpoint) if it is no mixture whose densities can be computed.
 Mixture load_mixture(const std::string& path, std::map<std::string, std::string>* metadata = nullptr);
 
 }  // namespace mote::cluster
