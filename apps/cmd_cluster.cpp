@@ -129,6 +129,7 @@ void add_cluster_command(CLI::App& app) {
   add_cluster_train(*cluster);
   add_cluster_assign(*cluster);
   add_cluster_sample(*cluster);
+  add_cluster_eval(*cluster);
 }
 
 }  // namespace mote::apps
