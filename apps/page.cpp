@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "apps/svg.h"
+#include "tensor/error.h"
 #include "tensor/io/file.h"
 
 namespace mote::apps {

@@ -229,3 +229,52 @@ TEST_CASE("a model's config goes through json and back, and a damaged one is ref
   object["size"] = 30;
   CHECK(contains(refused(object.dump()), "steps of 4, got 30"));
 }
+
+// ---- Against PyTorch -------------------------------------------------------------------------------------------------
+
+// golden/cluster_torch.py, which needs PyTorch, writes the numbers; the weights follow from `formula`.
+TEST_CASE("codes, noise, loss and all gradients of the networks agree with PyTorch", "[nn][cluster]") {
+  nlohmann::json expected = golden("cluster_torch.json");
+  auto values_of = [](const nlohmann::json& list) {
+    std::vector<double> values = list.get<std::vector<double>>();
+    return from(values, {int64_t(values.size())}, DType::f64);
+  };
+  for (bool batch_norm : {false, true}) {
+    const nlohmann::json& wanted = expected["cases"][batch_norm ? "batch" : "group"];
+    ClusterNetConfig config{.size = expected["size"], .channels = expected["channels"], .width = expected["width"],
+                            .latent = expected["latent"], .batch_norm = batch_norm};
+    // Both under one roof, as in the script, but without the null code that a whole model has beside them.
+    struct Both : Module {
+      ClusterEncoder encoder;
+      ClusterUNet denoiser;
+      explicit Both(const ClusterNetConfig& config) : encoder(config, Init(1)), denoiser(config, Init(1)) {
+        add_child("encoder", encoder);
+        add_child("denoiser", denoiser);
+      }
+    } both(config);
+    set_by_formula(both);
+    both.to(DType::f64);
+    Shape shape{3, config.size, config.size, config.channels};
+    auto image = [&](uint64_t k) { return formula_tensor(shape, k, 16, 0, DType::f64); };
+    auto [mean, log_variance] = both.encoder.forward(image(1000));
+    Tensor y = both.denoiser.forward(image(1001), from(expected["times"].get<std::vector<double>>(), {3}), mean);
+    INFO("batch norm " << batch_norm);
+    CHECK_CLOSE(reshape(mean, {-1}), values_of(wanted["mean"]), 1e-9, 1e-9);   // the file keeps 12 digits
+    CHECK_CLOSE(reshape(log_variance, {-1}), values_of(wanted["log_variance"]), 1e-9, 1e-9);
+    std::vector<double> all = y.to_vector(), some;
+    for (size_t i = 0; i < all.size(); i += expected["every"].get<size_t>()) some.push_back(all[i]);
+    CHECK_CLOSE(from(some, {int64_t(some.size())}, DType::f64), values_of(wanted["output"]), 1e-9, 1e-9);
+    Tensor loss = mse_loss(y, image(1002)) + mote::mean(square(log_variance));
+    CHECK(loss.item() == Approx(wanted["loss"].get<double>()).epsilon(1e-10));
+    backward(loss);
+    NamedTensors parameters = both.parameters();
+    std::sort(parameters.begin(), parameters.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    CHECK(parameters.size() == wanted["slopes"].size());
+    for (size_t k = 0; k < parameters.size(); ++k) {
+      const auto& [name, value] = parameters[k];
+      INFO(name);
+      Tensor along = formula_tensor(value.shape(), 2000 + k, 1, 0, DType::f64);
+      CHECK(sum(value.grad() * along).item() == Approx(wanted["slopes"].at(name).get<double>()).epsilon(1e-7).margin(1e-9));
+    }
+  }
+}
