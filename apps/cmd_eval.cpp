@@ -383,7 +383,7 @@ void add_scores(CLI::App& parent, const std::string& name, const std::string& wh
 }  // namespace
 
 void add_eval_command(CLI::App& app) {
-  CLI::App* eval = app.add_subcommand("eval", "Score images against a reference");
+  CLI::App* eval = app.add_subcommand("eval", "Score images against a reference, or labels against classes");
   eval->require_subcommand(1);
   eval->footer("Example:\n  mote eval fd samples.npy fashion-mnist --classifier lenet.safetensors");
   add_scores(*eval, "fd", "Frechet distance of features; FID, if they are Inception features given with --features",
@@ -400,6 +400,7 @@ void add_eval_command(CLI::App& app) {
       add_action(*eval, "nearest", "The nearest reference image of each sample: are they copies?",
                  "mote eval nearest samples.npy fashion-mnist --out pairs.png", o, [o] { run_nearest(*o); });
   nearest.add_option("--out", o->out, "a PNG of the closest pairs, the sample at the left")->group("Images");
+  add_eval_cluster_command(*eval);
 }
 
 }  // namespace mote::apps

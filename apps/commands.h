@@ -17,5 +17,9 @@ void add_bench_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_cluster_command(CLI::App& app);
+void add_gmm_command(CLI::App& app);
+
+/// `mote eval cluster`, below `mote eval`.
+void add_eval_cluster_command(CLI::App& eval);
 
 }  // namespace mote::apps

@@ -157,6 +157,7 @@ int run(int argc, char** argv) {
   add_eval_command(app);
   add_compare_command(app);
   add_cluster_command(app);
+  add_gmm_command(app);
   if (argc == 1) {
     std::fprintf(stderr, "%s", app.help().c_str());
     return 2;

@@ -52,7 +52,7 @@ TEST_CASE("EM on eight points goes through the published numbers", "[cluster][mi
   const double means_once[] = {-1.63252783, .07577985, 1.75395490, .73602355}, variances_once[] = {.70851910, .15586318, .98675057, .31156079};
   for (int64_t i = 0; i < 4; ++i) {
     CHECK(at(once.means, i) == is(means_once[i], 6e-9));
-    CHECK(at(once.covariances, i) == is(variances_once[i], 6e-9));
+    CHECK(at(once.covariances, i) == is(variances_once[i], 1e-8));   // 0.155863186 is cut to .15586318 in the table
   }
   CHECK(at(once.weights, 0) == is(.49947247, 6e-9));
 }

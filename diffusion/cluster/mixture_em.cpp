@@ -49,13 +49,7 @@ void raise_eigenvalues(double* covariance, int64_t D, double floor) {
 
 // ---- E-step --------------------------------------------------------------------------------------------------------
 
-Statistics e_step(const Mixture& mixture, const Points& points, const Tensor& given_shift) {
-  require_mixture("e_step", mixture);
-  require_points("e_step", points);
-  if (points.width() != mixture.width())
-    fail(Error::Kind::data, "e_step: the widths differ: the points are ", describe(points.mean), ", the mixture has ",
-         mixture.components(), " components of width ", mixture.width());
-  Tensor shift = checked_shift("e_step", given_shift, mixture);
+Statistics e_step_unchecked(const Mixture& mixture, const Points& points, const Tensor& shift) {
   Densities densities(mixture, shift);
   Sums sums(mixture.covariance, mixture.components(), mixture.width());
   Chunks chunks(points.count(), sums.most_chunks());
@@ -73,6 +67,15 @@ Statistics e_step(const Mixture& mixture, const Points& points, const Tensor& gi
   for (double sum : log_likelihood) statistics.mean_log_likelihood += sum;
   statistics.mean_log_likelihood /= statistics.weight;
   return statistics;
+}
+
+Statistics e_step(const Mixture& mixture, const Points& points, const Tensor& shift) {
+  require_mixture("e_step", mixture);
+  require_points("e_step", points);
+  if (points.width() != mixture.width())
+    fail(Error::Kind::data, "e_step: the widths differ: the points are ", describe(points.mean), ", the mixture has ",
+         mixture.components(), " components of width ", mixture.width());
+  return e_step_unchecked(mixture, points, checked_shift("e_step", shift, mixture));
 }
 
 Statistics statistics_of(const Mixture& mixture, const Tensor& given_shift) {

@@ -163,7 +163,7 @@ class Run {
   void plain() {
     double last = kUnknown;
     for (int iteration = 0; iteration < options_.max_iterations; ++iteration) {
-      Statistics statistics = e_step(fit_.mixture, points_, shift_);
+      Statistics statistics = e_step_unchecked(fit_.mixture, points_, shift_);
       if (is_over(iteration, statistics.mean_log_likelihood, last)) return;
       last = statistics.mean_log_likelihood;
       if (options_.damping < 1) statistics = blend(statistics_of(fit_.mixture, shift_), statistics, options_.damping);
@@ -190,7 +190,7 @@ class Run {
       for (int64_t begin = 0; begin < points_.count(); begin += options_.batch) {
         Points batch = rows_of(order, begin, std::min(points_.count(), begin + options_.batch));
         if (!batch.mean.defined()) continue;   // no weight in it
-        Statistics part = e_step(fit_.mixture, batch, shift_);
+        Statistics part = e_step_unchecked(fit_.mixture, batch, shift_);
         sum += part.weight * part.mean_log_likelihood;
         part.weight = total;
         all = blend(all, part, std::pow(double(update++ + 2), -options_.step_power));
