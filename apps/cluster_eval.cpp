@@ -5,9 +5,13 @@
 
 #include "apps/image_source.h"
 #include "diffusion/cluster/kmeans.h"
+#include "diffusion/cluster/pca.h"
+#include "diffusion/cluster/tsne.h"
 
 namespace mote::apps {
 namespace {
+
+constexpr int64_t kMixtureAxes = 32, kTsneAxes = 30;   // principal components
 
 /// Mean and spread of scores over tries.
 ClusterRow row_of(const std::string& name, const std::vector<ClusterScores>& tries) {
@@ -37,6 +41,53 @@ ClusterRow raw_kmeans_row(const Dataset& data, int64_t components, int64_t tries
     scores.push_back(score_labels(cluster::kmeans(pixels, options).labels, data.labels));
   }
   return row_of("k-means on pixels", scores);
+}
+
+ClusterRow pca_mixture_row(const Dataset& data, int64_t components, int64_t tries) {
+  Tensor pixels = pixel_rows(data);
+  int64_t axes = std::min<int64_t>(kMixtureAxes, pixels.size(1));
+  cluster::Points points{cluster::project(cluster::principal_components(pixels, axes), pixels), {}, {}};
+  std::vector<ClusterScores> scores;
+  for (int64_t seed = 0; seed < tries; ++seed) {
+    cluster::MixtureOptions options;
+    options.components = components;
+    options.seed = uint64_t(seed);
+    cluster::Mixture mixture = cluster::fit_mixture(points, options).mixture;
+    scores.push_back(score_labels(cluster::posterior(mixture, points).labels, data.labels));
+  }
+  return row_of(concat_text("PCA to ", axes, ", diagonal mixture"), scores);
+}
+
+NeighbourCurves neighbour_curves(const Dataset& reference, const Tensor& reference_codes, const Dataset* queries,
+                                 const Tensor& query_codes) {
+  int64_t most = queries ? reference.count() : reference.count() - 1;
+  std::vector<int64_t> numbers;
+  for (int64_t k : {1, 3, 5, 10, 20, 50, 100})
+    if (k <= most) numbers.push_back(k);
+  auto scores = [&](const Tensor& space, const Tensor& asked) {
+    return queries ? cluster::knn_scores(space, reference.labels, asked, queries->labels, numbers)
+                   : cluster::knn_scores(space, reference.labels, numbers);
+  };
+  return {scores(pixel_rows(reference), queries ? pixel_rows(*queries) : Tensor()), scores(reference_codes, query_codes)};
+}
+
+Tensor pca_plane(const Tensor& codes) {
+  Tensor plane = cluster::project(cluster::principal_components(codes, std::min<int64_t>(2, codes.size(1))), codes);
+  return plane.size(1) == 2 ? plane : concat({plane, zeros({codes.size(0), 1}, DType::f64)}, 1);
+}
+
+Tensor tsne_plane(const Tensor& codes, uint64_t seed, const std::function<void(int iteration)>& done) {
+  cluster::TsneOptions options;
+  options.perplexity = std::min(30.0, double(codes.size(0) - 1) / 3);
+  options.seed = seed;
+  options.progress = [&](int iteration, double) {
+    done(iteration);
+    return true;
+  };
+  // As published: to at most 30 principal components first.
+  Tensor few = codes;
+  if (codes.size(1) > kTsneAxes) few = cluster::project(cluster::principal_components(codes, kTsneAxes), codes).to(DType::f32);
+  return cluster::tsne(few, options).y;
 }
 
 ClusterImagesSeen classify_drawn(const FeatureNet& net, const Tensor& drawn, int64_t each, const Tensor& clusters,

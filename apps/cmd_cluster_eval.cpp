@@ -8,6 +8,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "apps/cluster_eval.h"
 #include "apps/cmd_cluster.h"
@@ -16,6 +17,7 @@
 #include "apps/scatter.h"
 #include "apps/signals.h"
 #include "apps/svg.h"
+#include "diffusion/cluster/tsne.h"
 #include "tensor/io/file.h"
 #include "tensor/io/image.h"
 
@@ -26,7 +28,7 @@ using Json = nlohmann::ordered_json;
 
 struct EvalOptions : ClusterSource {
   std::string out, classifier;
-  int64_t each = 16, tries = 3, steps = 50;
+  int64_t each = 16, tries = 3, steps = 50, tsne = 2000;
   int64_t limit = -1;
 };
 
@@ -79,12 +81,61 @@ Encoded encode_split(cluster::Model& model, const cluster::Mixture& mixture, con
   return encoded;
 }
 
+Json json_of(const std::vector<cluster::KnnScore>& scores) {
+  Json list = Json::array();
+  for (const cluster::KnnScore& score : scores)
+    list.push_back({{"k", score.k}, {"accuracy", score.accuracy}, {"share", score.share}});
+  return list;
+}
+
+std::string knn_plot(const NeighbourCurves& curves, double cluster::KnnScore::*value, const std::string& title) {
+  auto series = [&](const char* name, const std::vector<cluster::KnnScore>& scores) {
+    Series line{name, {}, {}};
+    for (const cluster::KnnScore& score : scores) {
+      line.x.push_back(double(score.k));
+      line.y.push_back(score.*value);
+    }
+    return line;
+  };
+  return svg_plot({title, "neighbours", {series("pixels", curves.pixels), series("codes", curves.codes)}});
+}
+
+/// pca.png and tsne.png of the first images' codes, coloured by class, and by cluster beside.
+void add_planes(Page& page, const std::string& folder, const Encoded& encoded, const EvalOptions& o) {
+  int64_t count = std::min(o.tsne, encoded.data.count());
+  Tensor codes = encoded.codes.mean.rows(0, count), clusters = encoded.clusters.rows(0, count);
+  page.heading(concat_text("The codes of ", count, " images"));
+  page.html("<div class=\"grids\">\n");
+  auto show = [&](const std::string& name, const Tensor& plane) {
+    auto save = [&](const std::string& by, const Tensor& labels) {
+      std::string file = folder + "/" + name + by + ".png";
+      io::save_png(file, scatter_picture(plane, labels));
+      page.figure(file, "earlier", name + by, concat_text(name, by.empty() ? ", by class" : ", by cluster"));
+    };
+    if (encoded.data.labels.defined()) save("", encoded.data.labels.rows(0, count));
+    save("-clusters", clusters);
+  };
+  show("pca", pca_plane(codes));
+  if (count >= 5) {
+    Progress progress("t-SNE", 0, cluster::TsneOptions{}.iterations, "iteration", o.common.quiet);
+    show("tsne", tsne_plane(codes, o.common.seed, [&](int iteration) {
+           exit_if_stopped();
+           progress.update(iteration);
+         }));
+    progress.finish();
+  }
+  page.html("</div>\n");
+  page.note("In t-SNE pictures neighbourhoods mean something, distances and sizes do not.");
+}
+
 void run_eval(const EvalOptions& o) {
   auto require = [](bool holds, const auto&... parts) {
     if (!holds) fail(Error::Kind::usage, parts...);
   };
   require(o.each >= 0, "--each: must be 0 (draw nothing) or more, got ", o.each);
   require(o.tries >= 0, "--tries: must be 0 (no rows beside) or more, got ", o.tries);
+  require(o.tsne == 0 || (o.tsne >= 4 && o.tsne <= cluster::kMostTsnePoints), "--tsne: must be 0 (no pictures) or 4 to ",
+          cluster::kMostTsnePoints, ", got ", o.tsne);
   require(o.steps >= 1, "--steps: must be 1 or more, got ", o.steps);
   require(!o.out.empty() || !o.run.empty(), "--out: a folder is needed where --run is not given");
   Device device = start(o.common);
@@ -105,20 +156,26 @@ void run_eval(const EvalOptions& o) {
   const Dataset& data = train.data;
   bool labelled = data.labels.defined();
   std::vector<ClusterRow> rows;
+  NeighbourCurves curves;
   if (labelled) {
     rows.push_back({"this run", score_labels(train.clusters, data.labels)});
     std::vector<std::string> splits = dataset_splits(options.spec);
+    std::optional<Encoded> test;
     if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {
       DataOptions held_out = options;
       held_out.split = "test";
-      Encoded test = encode_split(*model, mixture, held_out, device, o.common.quiet);
-      rows.push_back({concat_text("this run, ", test.data.count(), " test images"),
-                      score_labels(test.clusters, test.data.labels)});
+      test = encode_split(*model, mixture, held_out, device, o.common.quiet);
+      rows.push_back({concat_text("this run, ", test->data.count(), " test images"),
+                      score_labels(test->clusters, test->data.labels)});
     }
     if (o.tries > 0) {
       exit_if_stopped();
       rows.push_back(raw_kmeans_row(data, K, o.tries));
+      exit_if_stopped();
+      rows.push_back(pca_mixture_row(data, K, o.tries));
     }
+    exit_if_stopped();
+    curves = neighbour_curves(data, train.codes.mean, test ? &test->data : nullptr, test ? test->codes.mean : Tensor());
   }
 
   Json json = {{"data", data.name}, {"images", data.count()}, {"k", K}, {"step", checkpoint.step},
@@ -133,8 +190,16 @@ void run_eval(const EvalOptions& o) {
     page.note("The data have no labels to compare with.");
   }
 
+  if (labelled) {
+    page.heading("Nearest neighbours: does a neighbourhood mix classes?");
+    page.html("<div class=\"plots\">\n" + knn_plot(curves, &cluster::KnnScore::accuracy, "Accuracy of the majority") +
+              knn_plot(curves, &cluster::KnnScore::share, "Share of neighbours of the right class") + "</div>\n");
+    json["neighbours"] = {{"pixels", json_of(curves.pixels)}, {"codes", json_of(curves.codes)}};
+  }
+  if (o.tsne > 0) add_planes(page, folder, train, o);
+
   if (o.each > 0) {
-    std::vector<int64_t> all(size_t(K));
+    std::vector<int64_t> all(mixture.weights.to_vector().size());
     std::iota(all.begin(), all.end(), 0);
     CodedDraw draw;
     draw.sampler = {.name = "ddim", .steps = std::min(o.steps, model->schedule().steps())};
@@ -242,6 +307,8 @@ void add_cluster_eval(CLI::App& cluster) {
   sub.add_option("--out", o->out, "folder for eval.html, eval.json and pictures (default: eval in the run)")->group("Output");
   sub.add_option("--limit", o->limit, "only the first N images (default: as many as the run)")->group("Data");
   sub.add_option("--tries", o->tries, "starts of each simple clustering (0: none)")->group("Data")->capture_default_str();
+  sub.add_option("--tsne", o->tsne, "images in the PCA and t-SNE pictures (0: no pictures)")
+      ->group("Data")->capture_default_str();
   sub.add_option("--classifier", o->classifier, "file of the classifier that looks at the draws; trained on the data if missing")
       ->group("Draws");
   sub.add_option("--each", o->each, "draws of every component (0: none)")->group("Draws")->capture_default_str();

@@ -358,7 +358,7 @@ TEST_CASE("sample draws a row a cluster, the same images in any batches, and ima
 TEST_CASE("eval writes scores beside k-means on pixels, and what a classifier sees in the draws", "[cli][cluster]") {
   test::ScratchFolder folder;
   Result result = cluster_in(folder.path(), {"eval", "--run", trained(), "--out", "eval", "--each", "2", "--steps", "2",
-                                             "--tries", "2", "--quiet", "--json"});
+                                             "--tries", "2", "--tsne", "30", "--quiet", "--json"});
   REQUIRE_DONE(result);
   Json json = Json::parse(result.out);
   std::vector<std::string> names;
@@ -371,8 +371,12 @@ TEST_CASE("eval writes scores beside k-means on pixels, and what a classifier se
   CHECK(contains(names[1], "test images"));
   CHECK(names[2] == "k-means on pixels");
   CHECK(json.at("rows")[2].at("tries") == 2);
+  CHECK(names[3] == "PCA to 32, diagonal mixture");
+  CHECK(json.at("neighbours").at("codes").size() == 5);   // 1, 3, 5, 10 and 20 of 48 images
+  CHECK(json.at("neighbours").at("pixels")[0].at("accuracy") == 1);   // shapes without a shift are easy among pixels
   CHECK(json.at("clusters").size() == 3);
-  for (const char* file : {"eval/eval.html", "eval/eval.json", "eval/samples.png"}) CHECK(fs::exists(folder.path(file)));
+  for (const char* file : {"eval/eval.html", "eval/eval.json", "eval/samples.png", "eval/pca.png",
+                           "eval/tsne.png", "eval/tsne-clusters.png"}) CHECK(fs::exists(folder.path(file)));
   CHECK(contains(read_text(folder.path("eval/eval.html")), "Labels were never used"));
 }
 
