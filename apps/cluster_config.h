@@ -25,7 +25,7 @@ struct ClusterConfig {
   int64_t k_max = 20;
   std::string loss = "closed-form";
   bool detach = false;
-  double lambda = 0.1, lambda_warmup = 5, pretrain_kl = 0.1, code_dropout = 0.1;
+  double lambda = 0.1, lambda_warmup = 5, pretrain_kl = 0.01, code_dropout = 0.1;
   std::string view = "uncertain";
   int64_t e_every = 1, starts = 20, e_iterations = 100;
   double damping = 0.5;

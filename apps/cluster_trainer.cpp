@@ -286,10 +286,8 @@ void ClusterTrainer::e_step() {
   matching_ = cluster::sampled_matching(codes, probe, fitted.mixture);
   free_energy_ = cluster::free_energy(noise_, matching_, config_.lambda, pixels);
   scores_ = {NAN, NAN, NAN};
-  if (data_.labels.defined()) {
-    cluster::Points seen = cluster::code_points(codes, cluster::CodeView::uncertain);
-    scores_ = score_labels(cluster::posterior(fitted.mixture, seen).labels, data_.labels);
-  }
+  if (data_.labels.defined())
+    scores_ = score_labels(cluster::label_codes(fitted.mixture, codes, view).labels, data_.labels);
   mixture_ = fitted.mixture;
   terms_.emplace(*mixture_, DType::f32, device_);
   fitted_step_ = step_;

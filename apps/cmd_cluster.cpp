@@ -73,6 +73,10 @@ void ClusterImages::add_flags(CLI::App& command) {
   command.add_option("--limit", limit, "only the first N images (default: as many as the run; 0: all)")->group("Data");
 }
 
+cluster::CodeView view_of(const ClusterCheckpoint& checkpoint) {
+  return cluster::code_view_named(cluster_config_from_json(checkpoint.train).view);
+}
+
 DataOptions ClusterImages::options(const ClusterCheckpoint& checkpoint) const {
   ClusterConfig config = cluster_config_from_json(checkpoint.train);
   DataOptions options{.spec = config.data, .split = split, .size = config.size, .channels = config.channels,

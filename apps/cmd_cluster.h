@@ -6,6 +6,7 @@
 #include "apps/cluster_checkpoint.h"
 #include "apps/common.h"
 #include "apps/dataset.h"
+#include "diffusion/cluster/em.h"
 
 namespace mote::apps {
 
@@ -22,6 +23,9 @@ struct ClusterSource {
   /// Error(usage) unless one of the two is given, Error(checkpoint).
   ClusterCheckpoint load() const;
 };
+
+/// The view of the codes that the run's mixture was fitted in.
+cluster::CodeView view_of(const ClusterCheckpoint& checkpoint);
 
 /// Which images: those of the run unless --data names others. Error(data) if the networks are for other images.
 struct ClusterImages {

@@ -90,8 +90,7 @@ void run_assign(const AssignOptions& o) {
     progress.update(done);
   });
   progress.finish();
-  cluster::Posterior posterior =
-      cluster::posterior(mixture, cluster::code_points(codes, cluster::CodeView::uncertain));
+  cluster::Posterior posterior = cluster::label_codes(mixture, codes, view_of(checkpoint));
   std::vector<std::string> files;
   if (!o.out.empty()) {
     io::write_file_atomic(o.out, csv_text(posterior, data.labels));

@@ -67,7 +67,7 @@ struct Encoded {
   Tensor clusters;   // i64 [N]
 };
 
-Encoded encode_split(cluster::Model& model, const cluster::Mixture& mixture, const DataOptions& options, Device device,
+Encoded encode_split(cluster::Model& model, const ClusterCheckpoint& checkpoint, const DataOptions& options, Device device,
                      bool quiet) {
   Encoded encoded{load_dataset(options), {}, {}};
   Progress progress("encode", 0, encoded.data.count(), "image", quiet);
@@ -76,8 +76,7 @@ Encoded encode_split(cluster::Model& model, const cluster::Mixture& mixture, con
     progress.update(done);
   });
   progress.finish();
-  encoded.clusters =
-      cluster::posterior(mixture, cluster::code_points(encoded.codes, cluster::CodeView::uncertain)).labels;
+  encoded.clusters = cluster::label_codes(mixture_of(checkpoint), encoded.codes, view_of(checkpoint)).labels;
   return encoded;
 }
 
@@ -152,7 +151,7 @@ void run_eval(const EvalOptions& o) {
 
   DataOptions options = ClusterImages{}.options(checkpoint);
   if (o.limit >= 0) options.limit = o.limit;
-  Encoded train = encode_split(*model, mixture, options, device, o.common.quiet);
+  Encoded train = encode_split(*model, checkpoint, options, device, o.common.quiet);
   const Dataset& data = train.data;
   bool labelled = data.labels.defined();
   std::vector<ClusterRow> rows;
@@ -164,7 +163,7 @@ void run_eval(const EvalOptions& o) {
     if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {
       DataOptions held_out = options;
       held_out.split = "test";
-      test = encode_split(*model, mixture, held_out, device, o.common.quiet);
+      test = encode_split(*model, checkpoint, held_out, device, o.common.quiet);
       rows.push_back({concat_text("this run, ", test->data.count(), " test images"),
                       score_labels(test->clusters, test->data.labels)});
     }

@@ -80,7 +80,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 Args train_args(const std::string& out, const Args& more = {}) {
   Args args = {"train", "--data", "synthetic:shapes", "--size", "8", "--limit", "48", "--width", "8", "--latent", "3",
                "--T", "20", "--k", "3", "--batch", "16", "--pretrain", "1", "--epochs", "2", "--warmup", "2",
-               "--lambda-warmup", "1", "--ema", "0.8", "--starts", "2", "--seed", "3", "--threads", "1", "--quiet",
+               "--lambda-warmup", "1", "--view", "mean", "--pretrain-kl", "0", "--ema", "0.8", "--starts", "2", "--seed", "3", "--threads", "1", "--quiet",
                "--log-every", "1", "--sample-steps", "2", "--out", out};
   args.insert(args.end(), more.begin(), more.end());
   return args;
@@ -203,7 +203,7 @@ TEST_CASE("a clustering run leaves its configuration, log, grid and report, and 
     (record.contains("e_step") ? e_steps : steps).push_back(record.at("step").get<int64_t>());
     if (!record.contains("e_step")) continue;
     CHECK(record.at("weights").size() == 3);
-    CHECK(record.at("accuracy").get<double>() >= 1.0 / 3);
+    CHECK(record.at("accuracy").get<double>() >= 0.5);
     CHECK(record.at("free_energy").is_number());
     CHECK(record.at("free_energy_before").is_null() == (record.at("step") == 3));
   }
@@ -279,9 +279,9 @@ TEST_CASE("bf16, the paper's recipe, the general UNet and an automatic number of
   };
   CHECK(run("bf16", {"--precision", "bf16"}).at("precision") == "bf16");
   CHECK(run("paper", {"--paper-norm", "--schedule", "paper", "--loss", "official", "--view", "sampled", "--damping", "1",
-                      "--ema", "0", "--clip", "0"}, {"--ema"}).at("free_energy").is_number());
+                      "--ema", "0", "--clip", "0"}, {"--ema", "--view"}).at("free_energy").is_number());
   CHECK(apps::load_cluster_checkpoint(checkpoint_in(folder.path("paper"))).buffers.size() > 0);
-  CHECK(run("general", {"--net", "tiny"}).at("k") == 3);
+  CHECK(run("general", {"--net", "tiny", "--view", "uncertain"}, {"--view"}).at("k") == 3);
   Json chosen = run("auto", {"--k", "auto", "--k-max", "5"}, {"--k"});
   std::string curve = read_text(folder.path("auto/bic.csv"));
   CHECK(std::count(curve.begin(), curve.end(), '\n') == 5);   // a head, and 2 to 5 clusters

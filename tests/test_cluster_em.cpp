@@ -40,7 +40,8 @@ MixtureOptions plain_em(int64_t components, int iterations) {
   options.components = components;
   options.max_iterations = iterations;
   options.tolerance = 0;
-  options.variance_floor = options.relative_floor = options.dead_share = 0;
+  options.variance_floor = 1e-12;
+  options.relative_floor = options.dead_share = 0;
   return options;
 }
 
@@ -100,7 +101,7 @@ TEST_CASE("eight images can be learned by heart", "[cluster][em]") {
   nn::OptimizerOptions options;
   options.lr = 4e-3;
   options.schedule = "cosine";
-  constexpr int64_t kSteps = 600;
+  constexpr int64_t kSteps = kSlowBuild ? 60 : 500;
   options.total_steps = kSteps;
   options.ema = 0;
   nn::Optimizer optimizer(arena, options);
@@ -114,9 +115,10 @@ TEST_CASE("eight images can be learned by heart", "[cluster][em]") {
     Tensor loss = step_losses(model, images, draws_of(64, 8, 4, 50, 100 + uint64_t(step)), {.lambda = 0}).total;
     backward(loss);
     optimizer.step();
-    if (step >= kSteps - 50) recent += loss.item() / 50;
+    if (step >= kSteps - 30) recent += loss.item() / 30;
   }
-  CHECK(recent < 0.05);
+  INFO("noise loss a pixel of the last 30 steps: " << recent);
+  CHECK(recent < (kSlowBuild ? 0.5 : 0.05));   // 1 is what an untrained network has
 }
 
 // ---- E-step --------------------------------------------------------------------------------------------------------
@@ -138,13 +140,18 @@ TEST_CASE("an E-step on fixed draws of the codes never raises F_lambda", "[clust
 }
 
 TEST_CASE("what the mixture sees is the mean, a draw, or the whole Gaussian of each code", "[cluster][em]") {
-  Codes codes = codes_of(4, 9);
-  Tensor eps = normal({4, 4}, DType::f64, Generator{1});
+  Codes codes = codes_of(12, 9);
+  Tensor eps = normal({12, 4}, DType::f64, Generator{1});
   CHECK_SAME(code_points(codes, CodeView::mean).mean, codes.mean);
   CHECK_FALSE(code_points(codes, CodeView::mean).variance.defined());
   CHECK_SAME(code_points(codes, CodeView::sampled, eps).mean, draw_codes(codes, eps));
   CHECK_SAME(code_points(codes, CodeView::uncertain).variance, exp(codes.log_variance));
   for (CodeView view : {CodeView::mean, CodeView::sampled, CodeView::uncertain}) CHECK(code_view_named(name_of(view)) == view);
+  // A mixture fitted to draws is asked about means.
+  Mixture mixture = fit_codes(code_points(codes, CodeView::mean), nullptr, plain_em(2, 5)).mixture;
+  CHECK_SAME(label_codes(mixture, codes, CodeView::sampled).probabilities, label_codes(mixture, codes, CodeView::mean).probabilities);
+  CHECK_FALSE(difference(label_codes(mixture, codes, CodeView::uncertain).probabilities,
+                         label_codes(mixture, codes, CodeView::mean).probabilities, 1e-6, 0).empty());
   CHECK(contains(error_of([] { code_view_named("best"); }, Error::Kind::usage), "uncertain, mean and sampled"));
 }
 

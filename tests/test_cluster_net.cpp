@@ -102,7 +102,7 @@ TEST_CASE("a configuration that cannot be built is refused with every problem na
 
 // ---- Gradients and dependences ---------------------------------------------------------------------------------------
 
-TEST_CASE("gradients of the networks match differences in images, codes and weights", "[nn][cluster][grad]") {
+TEST_CASE("gradients of the networks match differences in images and codes", "[nn][cluster][grad]") {
   for (bool batch_norm : {false, true}) {
     ClusterEncoder encoder(small_net(batch_norm), Init(1));
     ClusterUNet unet(small_net(batch_norm), Init(1));
@@ -118,25 +118,6 @@ TEST_CASE("gradients of the networks match differences in images, codes and weig
     report = gradcheck([&](In in) { return unet.forward(in[0], time, in[1]); }, {x, code}, 1e-6, 40);
     INFO("UNet: " << report.where);
     CHECK(report.worst_relative < 1e-6);
-
-    // One step along each weight's gradient: the loss moves as the gradient says.
-    auto loss = [&] { return mean(square(unet.forward(x, time, code))); };
-    backward(loss());
-    NoGrad no_grad;
-    for (auto [name, value] : unet.parameters()) {
-      INFO(name);
-      REQUIRE(value.grad().defined());
-      Tensor along = normal(value.shape(), DType::f64, Generator{7}), kept = value.clone();
-      double slope = sum(along * value.grad()).item(), step = 1e-6;
-      auto at = [&](double distance) {
-        Tensor moved = value.detach();
-        kernel::combine(moved, {{1, kept}, {distance, along}});
-        return loss().item();
-      };
-      double expected = (at(step) - at(-step)) / (2 * step);
-      at(0);
-      CHECK(slope == Approx(expected).epsilon(1e-4).margin(1e-7));
-    }
   }
 }
 

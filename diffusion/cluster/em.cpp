@@ -42,6 +42,10 @@ Points code_points(const Codes& codes, CodeView view, const Tensor& eps) {
   return {codes.mean.detach(), exp(codes.log_variance), {}};
 }
 
+Posterior label_codes(const Mixture& mixture, const Codes& codes, CodeView view) {
+  return posterior(mixture, code_points(codes, view == CodeView::sampled ? CodeView::mean : view));
+}
+
 MixtureFit fit_codes(const Points& points, const Mixture* previous, const MixtureOptions& options) {
   if (points.count() < options.components)
     fail(Error::Kind::data, "there are ", options.components, " clusters to find, but only ", points.count(), " images");

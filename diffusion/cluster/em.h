@@ -54,6 +54,10 @@ const char* name_of(CodeView view);
 /// The codes of a data set as points of a mixture; eps [N, J] is read by `sampled` only.
 Points code_points(const Codes& codes, CodeView view, const Tensor& eps = {});
 
+/// Which cluster each code belongs to under a mixture that was fitted in this view. A draw would make labels noisy: where
+/// draws were fitted, the means are asked about.
+Posterior label_codes(const Mixture& mixture, const Codes& codes, CodeView view);
+
 /// k-means++ starts and EM where `previous` is null, else EM from it.
 /// Throws Error(data) if there are fewer images than components, Error(numeric) if the codes are not finite.
 MixtureFit fit_codes(const Points& points, const Mixture* previous, const MixtureOptions& options);
