@@ -111,7 +111,7 @@ MOTE_HD float sigmoid(float x) {
 }
 MOTE_HD double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
-/// Probability that a standard normal number is below x: (1 + erf(x / sqrt 2)) / 2, within 1e-7, and within 1e-6 of
+/// Probability that a standard normal number is below x: (1 + erf(x / sqrt 2)) / 2, within 2e-7, and within 1e-6 of
 /// itself down to x = -5; NaN stays NaN. From the tail on the side of x, so that nothing cancels where x is negative.
 MOTE_HD float normal_cdf(float x) {
   // The tail beyond a = |x| is e^(-a^2/2) t P(t) with t = 1 / (1 + 0.27 a); P of degree 8 has the smallest largest

