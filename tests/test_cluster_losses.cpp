@@ -28,10 +28,7 @@ Mixture mixture_of(const std::vector<double>& weights, const std::vector<double>
 }
 
 /// Mixture and code of the worked example.
-const Mixture& example_mixture() {
-  static const Mixture mixture = mixture_of({0.3, 0.7}, {-1, 0, 2, 1}, {1, 0.5, 0.25, 2});
-  return mixture;
-}
+Mixture example_mixture() { return mixture_of({0.3, 0.7}, {-1, 0, 2, 1}, {1, 0.5, 0.25, 2}); }
 Codes example_code() { return codes_of({0.5, 0.25}, {0.1, 0.4}, 2); }
 
 double kl_of(const std::vector<double>& mean, const std::vector<double>& variance, const std::vector<double>& to_mean,
