@@ -168,10 +168,11 @@ void save_checkpoint(const std::string& path, Checkpoint& c) {
   c.hash = io::read_safetensors_header(path).second.at(kHash);
 }
 
-void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_current) {
+void replace_in_run(const std::string& folder, const std::function<void(const std::string& path)>& save,
+                    bool keep_current) {
   std::string current = folder + "/" + kCheckpointFile, previous = folder + "/" + kPreviousFile;
   std::string next = folder + "/checkpoint.next.safetensors", kept = folder + "/checkpoint.next.prev";
-  save_checkpoint(next, checkpoint);
+  save(next);
   if (keep_current && fs::exists(current)) {
     // A second name for the same file, so that `current` is never missing; a copy where links are not known.
     std::error_code error;
@@ -183,6 +184,10 @@ void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_cu
   }
   rename_or_fail(next, current);
   sync_folder(folder);
+}
+
+void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_current) {
+  replace_in_run(folder, [&](const std::string& path) { save_checkpoint(path, checkpoint); }, keep_current);
 }
 
 Checkpoint load_checkpoint(const std::string& path) {
@@ -248,19 +253,7 @@ CheckpointSummary read_checkpoint_summary(const std::string& path) {
 }
 
 Checkpoint load_from_run(const std::string& folder, const std::string& use) {
-  try {
-    return load_checkpoint(folder + "/" + kCheckpointFile);
-  } catch (const Error& newest) {
-    std::string previous = folder + "/" + kPreviousFile, advice = use;
-    int64_t step = 0;
-    try {
-      step = load_checkpoint(previous).step;
-    } catch (const Error&) {
-      throw newest;
-    }
-    if (size_t at = advice.find("{}"); at != std::string::npos) advice.replace(at, 2, previous);
-    fail(newest.kind(), newest.what(), "\n  the checkpoint before it (", previous, ", step ", step, ") is whole; ", advice);
-  }
+  return load_newest(folder, use, load_checkpoint);
 }
 
 std::string checkpoint_path(const std::string& given) {

@@ -2,6 +2,7 @@
 // and opt.v.*, and in its metadata everything else that resuming and sampling need. The hash that io::save_safetensors
 // puts over all of it finds a flipped bit.
 #pragma once
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -39,8 +40,13 @@ inline constexpr const char* kPreviousFile = "checkpoint.prev.safetensors";
 /// finite, Error(resource) if it cannot be written; a file that was there stays as it was then.
 void save_checkpoint(const std::string& path, Checkpoint& checkpoint);
 
-/// The same in a run folder: the new file is whole before checkpoint.prev.safetensors is replaced by the one so far,
-/// and checkpoint.safetensors is a whole checkpoint at every moment. keep_current: false leaves the previous one as it is.
+/// save(path) writes a new checkpoint of a run folder: the new file is whole before checkpoint.prev.safetensors is replaced
+/// by the one so far, and checkpoint.safetensors is a whole checkpoint at every moment. keep_current: false leaves the
+/// previous one as it is.
+void replace_in_run(const std::string& folder, const std::function<void(const std::string& path)>& save,
+                    bool keep_current = true);
+
+/// save_checkpoint in a run folder (replace_in_run).
 void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_current = true);
 
 /// Everything read and checked: metadata complete, hash right, tensors those of the UNet that the metadata describes,
@@ -55,8 +61,26 @@ struct CheckpointSummary {
 };
 CheckpointSummary read_checkpoint_summary(const std::string& path);
 
-/// load_checkpoint of a run's newest file. If that fails and the previous one is whole, the message says so and how to
-/// use it: nothing falls back by itself. `use` is the advice, with {} for the path.
+/// load(path) of a run's newest file. If that fails and the previous one is whole, the message says so and how to use
+/// it: nothing falls back by itself. `use` is the advice, with {} for the path. What is loaded has a `step`.
+template <class Load>
+auto load_newest(const std::string& folder, std::string use, const Load& load) {
+  try {
+    return load(folder + "/" + kCheckpointFile);
+  } catch (const Error& newest) {
+    std::string previous = folder + "/" + kPreviousFile;
+    int64_t step = 0;
+    try {
+      step = load(previous).step;
+    } catch (const Error&) {
+      throw newest;
+    }
+    if (size_t at = use.find("{}"); at != std::string::npos) use.replace(at, 2, previous);
+    fail(newest.kind(), newest.what(), "\n  the checkpoint before it (", previous, ", step ", step, ") is whole; ", use);
+  }
+}
+
+/// load_newest of load_checkpoint.
 Checkpoint load_from_run(const std::string& folder, const std::string& use);
 
 /// `given` itself, or the newest checkpoint in it if it is a run folder.

@@ -13,8 +13,8 @@
 #include "apps/canvas.h"
 #include "apps/common.h"
 #include "apps/ot_commands.h"
+#include "apps/page.h"
 #include "apps/progress.h"
-#include "apps/report.h"
 #include "apps/signals.h"
 #include "apps/svg.h"
 #include "diffusion/ot/power_cells.h"
@@ -258,43 +258,30 @@ std::string solve_text(const ToyResult& toy) {
   return text;
 }
 
-std::string page(const DemoOptions& o, const std::vector<ToyResult>& toys) {
-  std::string html =
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>mote ot demo</title>\n<style>\n"
-      "body { margin: 0 auto; padding: 2rem 1.25rem; max-width: 76rem; font: 15px/1.5 system-ui, sans-serif; color: "
-      "#1d2329; }\nh2 { margin: 2rem 0 .6rem; } p { color: #68727d; }\n"
-      ".grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: .8rem; }\n"
-      "figure { margin: 0; border: 1px solid #e3e6e9; padding: .5rem; } figure img { width: 100%; display: block; }\n"
-      "figcaption { font-size: .82rem; color: #68727d; }\n"
-      "table { border-collapse: collapse; margin-top: .8rem; font-variant-numeric: tabular-nums; }\n"
-      "th, td { padding: .2rem .8rem; border-bottom: 1px solid #e3e6e9; text-align: right; }\n"
-      "th:first-child, td:first-child { text-align: left; }\n</style>\n</head>\n<body>\n<h1>One jump, then a few "
-      "network calls</h1>\n<p>" +
-      escape_html(command_line()) + "</p>\n";
+std::string page_text(const DemoOptions& o, const std::vector<ToyResult>& toys) {
+  Page page("One jump, then a few network calls");
+  page.html("<p class=\"sub\">" + escape_html(command_line()) + "</p>\n");
   for (const ToyResult& toy : toys) {
-    html += "<h2>" + toy.name + "</h2>\n<div class=\"grid\">\n";
-    for (const auto& [file, caption] : toy.pictures)
-      html += "<figure><img alt=\"\" src=\"data:image/png;base64," +
-              base64(io::read_file(o.out + "/" + file, 8 << 20)) + "\"><figcaption>" + escape_html(caption) +
-              "</figcaption></figure>\n";
-    html += "</div>\n<p>" + escape_html(solve_text(toy)) +
-            "</p>\n<table>\n<tr><th>sampler</th><th>level M</th><th>sigma / "
-            "a</th><th>network calls</th><th>points in no mode</th><th>emptiest mode</th></tr>\n";
+    page.heading(toy.name);
+    page.html("<div class=\"grids\">\n");
+    for (const auto& [file, caption] : toy.pictures) page.figure(o.out + "/" + file, "toy", caption, caption);
+    page.html("</div>\n");
+    page.note(solve_text(toy));
+    std::vector<std::vector<std::string>> rows = {
+        {"sampler", "level M", "sigma / a", "network calls", "points in no mode", "emptiest mode"}};
     for (const Run& run : toy.runs) {
-      char cells[160];
-      std::snprintf(cells, sizeof cells, "</td><td>%s</td><td>%s</td><td>%lld</td><td>%lld</td><td>%.2f</td></tr>\n",
-                    run.level < 0 ? "-" : std::to_string(run.level).c_str(),
-                    run.level < 0 ? "-" : number_text(std::round(run.u * 1000) / 1000).c_str(),
-                    static_cast<long long>(run.calls), static_cast<long long>(run.mixed), run.least_share);
-      html += "<tr><td>" + run.sampler + cells;
+      bool has_level = run.level >= 0;
+      rows.push_back({run.sampler, has_level ? std::to_string(run.level) : "-",
+                      has_level ? number_text(std::round(run.u * 1000) / 1000) : "-", std::to_string(run.calls),
+                      std::to_string(run.mixed), short_number(run.least_share)});
     }
-    html += "</table>\n";
+    page.table(rows);
   }
-  return html +
-         concat_text("<p>Points in no mode: farther than 4 standard deviations from all centres, of ", o.samples,
-                     " samples. Emptiest mode: share of the mode that got the fewest samples, times the number of "
-                     "modes. The network is the exact one of the data, and so are the heights that dpm-ot transports "
-                     "by.</p>\n</body>\n</html>\n");
+  page.note(concat_text("Points in no mode: farther than 4 standard deviations from all centres, of ", o.samples,
+                        " samples. Emptiest mode: share of the mode that got the fewest samples, times the number of "
+                        "modes. The network is the exact one of the data, and so are the heights that dpm-ot transports "
+                        "by."));
+  return page.finish();
 }
 
 Json to_json(const ToyResult& toy) {
@@ -355,7 +342,7 @@ void run_demo(const DemoOptions& o) {
   }
   progress.finish();
   io::write_file_atomic(o.out + "/demo.json", json.dump(2) + "\n");
-  io::write_file_atomic(o.out + "/index.html", page(o, toys));
+  io::write_file_atomic(o.out + "/index.html", page_text(o, toys));
   if (o.common.json) {
     std::cout << json.dump(2) << "\n";
     return;

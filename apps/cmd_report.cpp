@@ -3,6 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "apps/cluster_report.h"
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/report.h"
@@ -20,7 +21,8 @@ void add_report_command(CLI::App& app) {
                                   "mote report runs/first", o->common, [o] {
                                     if (o->run.empty())
                                       fail(Error::Kind::usage, "the run is missing, for instance: mote report runs/first");
-                                    std::string path = write_report(o->run);
+                                    std::string path = is_cluster_run(o->run) ? write_cluster_report(o->run)
+                                                                              : write_report(o->run);
                                     if (o->common.json)
                                       std::cout << nlohmann::json{{"report", path}}.dump() << "\n";
                                     else

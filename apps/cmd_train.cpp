@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/config_flags.h"
 #include "apps/trainer.h"
 
 namespace mote::apps {
@@ -43,14 +44,13 @@ void print_result(const TrainResult& result, bool json) {
 
 void add_train_command(CLI::App& app) {
   auto job = std::make_shared<TrainJob>();
-  auto names = std::make_shared<std::vector<std::pair<std::string, CLI::Option*>>>();
+  auto names = std::make_shared<FlagNames>();
   CLI::App& command = add_command(
       app, "train", "Train a diffusion model on images",
       "mote train --data fashion-mnist --unet fmnist --steps 1500 --batch 64 --out runs/first --seed 1\n"
       "  mote train --out runs/first --resume --steps 3000",
       job->common, [job, names] {
-        for (const auto& [name, option] : *names)
-          if (option->count() > 0) job->given.push_back(name);
+        job->given = given_flags(*names);
         job->config.seed = job->common.seed;
         job->config.precision = job->common.precision;
         TrainResult result = train(*job);
@@ -63,19 +63,7 @@ void add_train_command(CLI::App& app) {
       ->group("Run");
   command.add_option("--ckpt", job->ckpt, "with --resume: this checkpoint instead of the newest")->group("Run");
   command.add_flag("--overwrite", job->overwrite, "replace the run in --out")->group("Run");
-  names->emplace_back("seed", command.get_option("--seed"));
-  for_each_key(job->config, [&](const std::string& name, auto& member, Key, const char* help, const char* section) {
-    CLI::Option* option = nullptr;
-    if (section == kCommonSection) {
-      option = command.get_option("--" + name);
-    } else if constexpr (std::is_same_v<std::decay_t<decltype(member)>, bool>) {
-      option = command.add_flag("--" + name, member, help)->group(section);
-    } else {
-      option = command.add_option("--" + name, member, help)->group(section);
-      if (name != "dropout") option->capture_default_str();
-    }
-    names->emplace_back(name, option);
-  });
+  add_key_flags(command, job->config, *names);
 }
 
 }  // namespace mote::apps

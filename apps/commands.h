@@ -16,6 +16,7 @@ void add_report_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
+void add_cluster_command(CLI::App& app);
 void add_gmm_command(CLI::App& app);
 void add_ot_command(CLI::App& app);
 

@@ -34,14 +34,21 @@ struct Dataset {
 ///                  in the order of their names. If DIR has just the folders train, test (and val), they are the
 ///                  splits; otherwise all is train.
 /// csv:FILE         8x8 digits; the first 4/5 of the lines are train, the others test
-/// synthetic:NAME   blobs (Gaussian spots, the class is the colour) or stripes (the class is the direction), no files:
-///                  1024 images (or `limit`) of 16 x 16 (or `size`), a function of split and number only
+/// synthetic:NAME   blobs (Gaussian spots, the class is the colour), stripes (the class is the direction), shapes (bars, a
+///                  square, a frame) or shifted-shapes (moved by up to a pixel), no files: 1024 images (or `limit`) of
+///                  16 x 16, shapes 12 x 12 (or `size`), a function of split and number only
 /// Throws Error(data) naming file and cause; Error(usage) for an unknown SPEC or split.
 Dataset load_dataset(const DataOptions& options);
 
 /// Images that are in memory already, shortened, resized and converted as `options` says, with their hash: what
 /// load_dataset does after reading. Throws Error(usage) for options out of range.
 Dataset fit_dataset(Dataset data, const DataOptions& options);
+
+/// u8 images as training batches are: f32 in [-1, 1], v / 127.5 - 1.
+Tensor to_unit(const Tensor& images);
+
+/// load_dataset of images that a network is trained on: Error(usage) naming --size unless they are square.
+Dataset load_square_dataset(const DataOptions& options);
 
 /// The splits that a SPEC has: train and test, or train alone for a folder without such folders.
 std::vector<std::string> dataset_splits(const std::string& spec);

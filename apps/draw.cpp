@@ -11,22 +11,10 @@ namespace {
 
 constexpr uint64_t kStart = 0x73746172, kSteps = 0x73746570;   // "star", "step": keys of the two streams of a seed
 
-class EvaluationMode {
- public:
-  explicit EvaluationMode(nn::UNet& unet) : unet_(unet), before_(unet.is_training()) { unet_.train(false); }
-  ~EvaluationMode() { unet_.train(before_); }
-  EvaluationMode(const EvaluationMode&) = delete;
-  EvaluationMode& operator=(const EvaluationMode&) = delete;
-
- private:
-  nn::UNet& unet_;
-  bool before_;
-  NoGrad no_grad_;
-};
-
 }  // namespace
 
 Generator start_stream(uint64_t seed) { return Generator{seed}.fork(kStart); }
+Generator step_stream(uint64_t seed) { return Generator{seed}.fork(kSteps); }
 
 Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& options, Device device,
                    const DrawObserver& observer) {
@@ -61,7 +49,7 @@ Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& 
       if (options.on_x0) options.on_x0(first, x0, done_before + done, batches * steps);
       if (observer) observer(first, state, done_before + done, batches * steps);
     };
-    Tensor drawn = run_sampler(schedule, options.sampler, network, x, Generator{options.seed}.fork(kSteps), watch, image);
+    Tensor drawn = run_sampler(schedule, options.sampler, network, x, step_stream(options.seed), watch, image);
     images.rows(first, first + N).copy_(drawn);
     done_before += steps;
   }

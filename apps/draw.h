@@ -3,12 +3,28 @@
 #pragma once
 #include <string>
 
+#include "autograd/engine.h"
 #include "diffusion/samplers/sampler.h"
 #include "nn/unet.h"
 
 namespace mote::apps {
 
-/// Called after each sampler step of each batch: the images from row `first` of the result on, how many steps are done in all of how many.
+/// While it lives the module is in evaluation mode and nothing is recorded.
+class EvaluationMode {
+ public:
+  explicit EvaluationMode(nn::Module& module) : module_(module), before_(module.is_training()) { module_.train(false); }
+  ~EvaluationMode() { module_.train(before_); }
+  EvaluationMode(const EvaluationMode&) = delete;
+  EvaluationMode& operator=(const EvaluationMode&) = delete;
+
+ private:
+  nn::Module& module_;
+  bool before_;
+  NoGrad no_grad_;
+};
+
+/// Called after each sampler step of each batch: the images from row `first` of the result on, how many steps are done
+/// in all of how many.
 using DrawObserver = std::function<void(int64_t first, const Tensor& x, int64_t done, int64_t total)>;
 
 struct DrawOptions {
@@ -30,8 +46,9 @@ struct DrawOptions {
 Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& options, Device device,
                    const DrawObserver& observer = {});
 
-/// The starting noise of image i is image_noise of this generator; the noise of the steps comes from another fork.
+/// The starting noise of image i is image_noise of the first generator, the noise of the steps comes from the second.
 Generator start_stream(uint64_t seed);
+Generator step_stream(uint64_t seed);
 
 /// Row after row, as square as can be: the columns of a grid of `count` images.
 int64_t grid_columns(int64_t count);

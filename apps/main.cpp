@@ -156,6 +156,7 @@ int run(int argc, char** argv) {
   add_bench_command(app);
   add_eval_command(app);
   add_compare_command(app);
+  add_cluster_command(app);
   add_gmm_command(app);
   add_ot_command(app);
   if (argc == 1) {

@@ -10,6 +10,7 @@
 
 #include "apps/checkpoint.h"
 #include "apps/common.h"
+#include "apps/page.h"
 #include "apps/svg.h"
 #include "apps/train_config.h"
 #include "tensor/io/file.h"
@@ -20,7 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMostGrids = 12;           // more would make the file heavy and say little
-constexpr int64_t kMostGridBytes = 8 << 20;
 
 // ---- What the folder holds -----------------------------------------------------------------------------------------
 
@@ -93,66 +93,7 @@ std::vector<std::string> grid_files(const std::string& folder) {
   return some;
 }
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
 // ---- The page ------------------------------------------------------------------------------------------------------
-
-const char* kStyle = R"(
-:root { color-scheme: light dark; --page: #fbfbfa; --card: #ffffff; --ink: #1d2329; --soft: #68727d; --rule: #e3e6e9;
-  --raw: #b9d3ea; --main: #1f6fb2; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171a; --card: #1c2024; --ink: #e6e9ec; --soft: #98a2ad;
-  --rule: #30363c; --raw: #2f4f6b; --main: #6db3f2; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 74rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .7rem; }
-p.sub { color: var(--soft); margin: .2rem 0 1.2rem; } p.none { color: var(--soft); }
-.numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .7rem; }
-.numbers div, .plots svg, figure, pre { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; }
-.numbers div { padding: .6rem .8rem; } .numbers b { display: block; font-size: 1.15rem; font-weight: 600;
-  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; } .numbers span { color: var(--soft); font-size: .82rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: .9rem; }
-.plots svg { width: 100%; height: auto; display: block; }
-.grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); gap: .9rem; }
-figure { margin: 0; padding: .7rem; } figure img { width: 100%; display: block; image-rendering: pixelated; }
-figure.last { max-width: 34rem; margin-bottom: .9rem; } figcaption { color: var(--soft); font-size: .82rem; margin-top: .4rem; }
-pre { padding: .8rem 1rem; overflow-x: auto; font: 13px/1.45 ui-monospace, monospace; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--soft); } svg text.title { font-size: 13px; font-weight: 600;
-  fill: var(--ink); } svg path { fill: none; stroke-linejoin: round; stroke-linecap: round; stroke-width: 1.6; }
-svg .line0 { stroke: var(--main); } svg .line1 { stroke: var(--main); }
-svg line.line0, svg line.line1 { stroke-width: 3; } .loss svg .line0 { stroke: var(--raw); }
-svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
-)";
-
-class Page {
- public:
-  explicit Page(const std::string& title) {
-    text_ = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" + escape_html(title) +
-            " - mote</title>\n<style>" + kStyle + "</style>\n</head>\n<body>\n<h1>" + escape_html(title) + "</h1>\n";
-  }
-  void html(const std::string& part) { text_ += part; }
-  void heading(const std::string& title) { text_ += "<h2>" + escape_html(title) + "</h2>\n"; }
-  void note(const std::string& text) { text_ += "<p class=\"none\">" + escape_html(text) + "</p>\n"; }
-  void number(const std::string& name, const std::string& value) {
-    text_ += "<div><b>" + escape_html(value) + "</b><span>" + escape_html(name) + "</span></div>\n";
-  }
-  std::string finish() { return text_ + "</body>\n</html>\n"; }
-
- private:
-  std::string text_;
-};
-
-std::string short_number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
-}
 
 double median(std::vector<double> values) {
   std::erase_if(values, [](double value) { return !std::isfinite(value); });
@@ -219,9 +160,7 @@ void add_grids(Page& page, const std::string& folder) {
     std::string name = fs::path(file).stem().string();
     std::string digits = name.substr(name.find('_') + 1);
     digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size() - 1));
-    page.html(std::string("<figure class=\"") + style + "\"><img alt=\"samples after step " + escape_html(digits) +
-              "\" src=\"data:image/png;base64," + base64(io::read_file(file, kMostGridBytes)) +
-              "\"><figcaption>after step " + escape_html(digits) + "</figcaption></figure>\n");
+    page.figure(file, style, "samples after step " + digits, "after step " + digits);
   };
   figure(files.back(), "last");
   files.pop_back();
@@ -233,26 +172,12 @@ void add_grids(Page& page, const std::string& folder) {
 
 }  // namespace
 
-std::string base64(const io::Bytes& bytes) {
-  const char* letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    size_t left = std::min<size_t>(3, bytes.size() - i);
-    uint32_t group = uint32_t(bytes[i]) << 16;
-    if (left > 1) group |= uint32_t(bytes[i + 1]) << 8;
-    if (left > 2) group |= bytes[i + 2];
-    for (size_t k = 0; k < 4; ++k) text += k <= left ? letters[group >> (18 - 6 * k) & 63] : '=';
-  }
-  return text;
-}
-
 std::string write_report(const std::string& folder) {
   if (!fs::is_directory(folder)) fail(Error::Kind::data, "report: there is no run folder at ", folder);
   if (!fs::exists(folder + "/config.toml") && !fs::exists(folder + "/log.jsonl") && !fs::exists(folder + "/" + kCheckpointFile))
     fail(Error::Kind::data, "report: ", folder, " is not a run: it has no config.toml, log.jsonl or ", kCheckpointFile);
   Log log = read_log(folder + "/log.jsonl");
-  std::string name = fs::path(folder).lexically_normal().filename().string();
-  Page page(name.empty() || name == "." ? fs::absolute(folder).lexically_normal().parent_path().filename().string() : name);
+  Page page(run_name(folder));
   page.html("<p class=\"sub\">A diffusion model trained with mote</p>\n");
   add_numbers(page, folder, log);
   add_grids(page, folder);

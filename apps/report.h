@@ -3,15 +3,10 @@
 #pragma once
 #include <string>
 
-#include "tensor/io/file.h"
-
 namespace mote::apps {
 
 /// Writes FOLDER/report.html atomically and returns its path. Parts that are missing (no log yet, no grid) are left
 /// out and said so. Throws Error(data) if the folder is not a run, Error(resource) if it cannot be written.
 std::string write_report(const std::string& folder);
-
-/// Bytes as text, for data: URIs in pages that need no other file.
-std::string base64(const io::Bytes& bytes);
 
 }  // namespace mote::apps

@@ -2,48 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
-#include <set>
 
 #include "apps/common.h"
 #include "diffusion/process.h"
 
 namespace mote::apps {
-namespace {
-
-using Json = nlohmann::ordered_json;
-
-template <class T>
-void require(bool holds, const char* flag, const T& value, const char* rule) {
-  if (!holds) fail(Error::Kind::usage, "--", flag, ": must be ", rule, ", got ", value);
-}
-
-std::string text_of(const std::string& value) { return value; }
-std::string text_of(bool value) { return value ? "true" : "false"; }
-std::string text_of(int64_t value) { return std::to_string(value); }
-std::string text_of(double value) { return number_text(value); }
-
-std::string toml_string(const std::string& text) {
-  std::string quoted = "\"";
-  for (char letter : text) {
-    if (letter == '"' || letter == '\\') quoted += '\\';
-    quoted += letter;
-  }
-  return quoted + "\"";
-}
-
-std::string toml_value(const std::string& name, const std::string& value) {
-  if (name != "mult" && name != "attention") return toml_string(value);
-  std::string list;
-  for (char letter : value) list += letter == ',' ? std::string(", ") : std::string(1, letter);
-  return "[" + list + "]";
-}
-template <class T>
-std::string toml_value(const std::string&, const T& value) {
-  return text_of(value);
-}
-
-}  // namespace
+using config_keys::require;
 
 void validate(const TrainConfig& c) {
   require(c.size >= 0 && c.size <= 4096, "size", c.size, "0 (as it is) to 4096");
@@ -115,75 +79,19 @@ nn::OptimizerOptions optimizer_options(const TrainConfig& config) {
   return options;
 }
 
-std::string to_json(const TrainConfig& config) {
-  Json json;
-  for_each_key(config, [&](const char* name, const auto& value, Key, const char*, const char*) { json[name] = value; });
-  json["seed"] = std::to_string(config.seed);   // as text: JSON readers may round 64-bit numbers
-  return json.dump();
-}
+std::string to_json(const TrainConfig& config) { return keys_to_json(config); }
 
 TrainConfig train_config_from_json(const std::string& text) {
-  TrainConfig config;
-  std::set<std::string> known{"seed"};
-  try {
-    Json json = Json::parse(text);
-    json.emplace("precision", "f32");   // files from before there was a choice do not have these two
-    json.emplace("groups", 0);
-    for_each_key(config, [&](const char* name, auto& value, Key, const char*, const char*) {
-      json.at(name).get_to(value);
-      known.insert(name);
-    });
-    config.seed = std::stoull(json.at("seed").get<std::string>());
-    for (const auto& [name, value] : json.items())
-      if (!known.count(name)) fail(Error::Kind::checkpoint, "training configuration: unknown key '", name, "'");
-  } catch (const std::exception& error) {
-    if (dynamic_cast<const Error*>(&error)) throw;
-    fail(Error::Kind::checkpoint, "training configuration: ", error.what());
-  }
-  return config;
+  // Files from before there was a choice do not have these two.
+  return keys_from_json<TrainConfig>("training configuration", text, {{"precision", "f32"}, {"groups", 0}});
 }
 
 std::string to_toml(const TrainConfig& config) {
-  std::string text = "# The resolved configuration of this run. Read it back with: mote train --config FILE --out DIR\n";
-  std::string section;
-  for_each_key(config, [&](const char* name, const auto& value, Key key, const char*, const char* in) {
-    if (key == Key::custom && config.unet != "custom") return;
-    if (section != in) text += std::string("\n# ") + (section = in) + "\n";
-    text += std::string(name) + " = " + toml_value(name, value) + "\n";
-  });
-  return text + "seed = " + std::to_string(config.seed) + "\n";
+  return keys_to_toml("train", config, [&](Key key) { return key == Key::custom && config.unet != "custom"; });
 }
 
 TrainConfig merge_for_resume(const TrainConfig& saved, const TrainConfig& asked, const std::vector<std::string>& given) {
-  auto is_given = [&](const std::string& name) { return std::find(given.begin(), given.end(), name) != given.end(); };
-  TrainConfig merged = saved;
-  std::vector<std::string> conflicts;
-  auto conflict = [&](const std::string& name, const std::string& before, const std::string& now) {
-    conflicts.push_back("--" + name + " is " + before + " in this run, " + now + " was given");
-  };
-  // Two walks in step: the values of `asked` by name, then the members of `merged`.
-  for_each_key(merged, [&](const std::string& name, auto& value, Key key, const char*, const char*) {
-    if (!is_given(name)) return;
-    for_each_key(asked, [&](const std::string& other, const auto& wanted, Key, const char*, const char*) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(wanted)>, std::decay_t<decltype(value)>>) {
-        if (other != name || wanted == value) return;
-        bool grows = key == Key::steps && text_of(wanted) != text_of(value) && asked.steps > saved.steps;
-        if (grows && saved.lr_schedule == "cosine")
-          conflicts.push_back("--steps cannot grow with --lr-schedule cosine: every step so far had the rate for " +
-                              text_of(value) + " steps");
-        else if (grows || key == Key::free || key == Key::data)
-          value = wanted;
-        else
-          conflict(name, text_of(value), text_of(wanted));
-      }
-    });
-  });
-  if (is_given("seed") && asked.seed != saved.seed)
-    conflict("seed", std::to_string(saved.seed), std::to_string(asked.seed));
-  if (!conflicts.empty())
-    fail(Error::Kind::usage, "--resume continues a run as it was begun:\n  ", joined(conflicts, "\n  "),
-         "\n  leave these flags out, or start another run with another --out");
-  return merged;
+  return merge_keys(saved, asked, given);
 }
 
 }  // namespace mote::apps

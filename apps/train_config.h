@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/config_keys.h"
 #include "nn/optim.h"
 #include "nn/unet.h"
 
@@ -43,19 +44,9 @@ struct TrainConfig {
   int64_t sample_count = 16, sample_steps = 50;
 };
 
-/// What a change of a key on --resume would do.
-enum class Key {
-  numbers,   // other weights: refused
-  data,      // may name another place; the hash of the data decides
-  steps,     // may grow
-  custom,    // as numbers; only means something with --unet custom
-  free,      // changes no weight
-};
-
-inline constexpr const char* kCommonSection = "Common";   // of flags that every command has
-
 /// Calls fn(name, member, Key, help, section) for every key, in the order of --help. The name is the flag without "--".
 template <class Config, class Fn>
+  requires std::is_same_v<std::remove_const_t<Config>, TrainConfig>
 void for_each_key(Config& c, Fn&& fn) {
   const char* data = "Data";
   fn("data", c.data, Key::data, "fashion-mnist, idx:DIR, cifar10:DIR, folder:DIR, csv:FILE, synthetic:NAME", data);

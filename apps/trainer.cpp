@@ -14,6 +14,7 @@
 #include "apps/report.h"
 #include "apps/run_dir.h"
 #include "apps/signals.h"
+#include "apps/weights.h"
 #include "tensor/allocator.h"
 #include "tensor/io/file.h"
 #include "tensor/io/image.h"
@@ -51,39 +52,12 @@ Checkpoint load_to_resume(const TrainJob& job) {
 }
 
 Dataset load_data(const TrainConfig& config) {
-  Dataset data = load_dataset({.spec = config.data, .split = "train", .size = config.size, .channels = config.channels,
-                               .limit = config.limit});
-  if (data.images.size(1) != data.images.size(2))
-    fail(Error::Kind::usage, "--data ", config.data, ": images are ", data.images.size(1), "x", data.images.size(2),
-         ", and training needs square ones; give --size N to make them N x N");
+  Dataset data = load_square_dataset({.spec = config.data, .split = "train", .size = config.size,
+                                      .channels = config.channels, .limit = config.limit});
   if (config.class_cond && data.classes() == 0)
     fail(Error::Kind::usage, "--class-cond: the data of --data ", config.data, " has no labels");
   return data;
 }
-
-void copy_into(const nn::NamedTensors& views, const nn::NamedTensors& saved) {
-  std::map<std::string, Tensor> by_name = as_map(saved);
-  for (auto [name, view] : views) view.copy_(by_name.at(name));
-}
-
-/// The arena holds other weights while it lives: the averaged ones, for a grid.
-class SwappedWeights {
- public:
-  SwappedWeights(Tensor& values, const Tensor& others) : values_(values) {
-    if (!others.defined()) return;
-    kept_ = values.clone();
-    values.copy_(others);
-  }
-  ~SwappedWeights() {
-    if (kept_.defined()) values_.copy_(kept_);
-  }
-  SwappedWeights(const SwappedWeights&) = delete;
-  SwappedWeights& operator=(const SwappedWeights&) = delete;
-
- private:
-  Tensor& values_;
-  Tensor kept_;
-};
 
 struct Stopped {};   // a signal came while a grid was drawn
 

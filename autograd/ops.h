@@ -25,6 +25,7 @@ Tensor sin(const Tensor& x);
 Tensor cos(const Tensor& x);
 Tensor sigmoid(const Tensor& x);
 Tensor silu(const Tensor& x);       // x sigmoid(x)
+Tensor gelu(const Tensor& x);       // x (1 + erf(x / sqrt 2)) / 2
 Tensor tanh(const Tensor& x);
 Tensor relu(const Tensor& x);
 Tensor softplus(const Tensor& x);   // log(1 + e^x)
@@ -85,6 +86,11 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias);
 /// Contract of kernel::conv2d; bias, shift and residual may be undefined.
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dSpec& spec, const Tensor& shift = {},
               const Tensor& residual = {});
+/// Transposed convolution whose stride is its kernel: every pixel becomes f x f pixels,
+///   y[n, i f + u, j f + v, k] = bias[k] + sum_c x[n,i,j,c] w[c,u,v,k]
+///   x [N, H, W, C]; w [C, f, f, K]; bias [K], may be undefined; y [N, H f, W f, K]
+/// One product and a reordering of its columns.
+Tensor conv2d_transposed(const Tensor& x, const Tensor& w, const Tensor& bias);
 
 // ---- Network ops ---------------------------------------------------------------------------------------------------
 
@@ -97,6 +103,7 @@ Tensor log_softmax(const Tensor& x);    // last axis
 Tensor attention(const Tensor& qkv, int64_t heads = 1);
 Tensor upsample_nearest(const Tensor& x, int64_t factor = 2);
 Tensor avg_pool(const Tensor& x, int64_t factor = 2);
+Tensor max_pool(const Tensor& x, int64_t factor = 2);             // ties: the first of a window gets the gradient
 /// Rows of table [V, D] at ids (i64, any shape) -> [ids..., D]. Throws if an id lies outside 0..V-1.
 Tensor embedding(const Tensor& table, const Tensor& ids);
 /// [N] -> [N, D], contract of kernel::timestep_embedding; D even and >= 4, 0 <= kind.shift < D/2; not differentiated.

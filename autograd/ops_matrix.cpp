@@ -136,4 +136,24 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
                 });
 }
 
+Tensor conv2d_transposed(const Tensor& x, const Tensor& w, const Tensor& bias) {
+  check_defined("conv2d_transposed", {"weight", w});
+  check_floating("conv2d_transposed", {"x", x}, {{"weight", w}, {"bias", bias}});
+  check_axes("conv2d_transposed", {"x", x}, 4, "[N, H, W, C]");
+  check_axes("conv2d_transposed", {"weight", w}, 4, "[C, f, f, K]");
+  check(x.size(3) == w.size(0), "conv2d_transposed: input channels do not match: x is ", describe(x), " (C = ",
+        x.size(3), "), weight is ", describe(w), " (expects C = ", w.size(0), ")");
+  int64_t factor = w.size(1), channels = w.size(3);
+  check(factor >= 1 && w.size(2) == factor, "conv2d_transposed: the kernel must be square, [C, f, f, K] with f >= 1: weight is ",
+        describe(w));
+  check(!bias.defined() || bias.shape() == Shape{channels}, "conv2d_transposed: bias must be [K]: weight is ",
+        describe(w), " (K = ", channels, "), bias is ", describe(bias));
+  int64_t images = x.size(0), height = x.size(1), width = x.size(2), columns = factor * factor * channels;
+  Tensor each;   // the bias of every column
+  if (bias.defined()) each = reshape(broadcast_to(bias, {factor * factor, channels}), Shape{columns});
+  Tensor y = linear(x, reshape(w, Shape{x.size(3), columns}), each);
+  y = permute(reshape(y, Shape{images, height, width, factor, factor, channels}), {0, 1, 3, 2, 4, 5});
+  return reshape(y, Shape{images, height * factor, width * factor, channels});
+}
+
 }  // namespace mote

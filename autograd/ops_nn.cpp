@@ -129,6 +129,22 @@ Tensor avg_pool(const Tensor& x, int64_t factor) {
   });
 }
 
+Tensor max_pool(const Tensor& x, int64_t factor) {
+  check_floating("max_pool", {"x", x});
+  check_axes("max_pool", {"x", x}, 4, "[N, H, W, C]");
+  check(factor >= 1, "max_pool: factor must be at least 1, got ", factor);
+  check(x.size(1) % factor == 0 && x.size(2) % factor == 0, "max_pool: H and W must be multiples of factor = ", factor,
+        ": x is ", describe(x));
+  Tensor y = empty({x.size(0), x.size(1) / factor, x.size(2) / factor, x.size(3)}, x.dtype(), x.device());
+  kernel::max_pool(y, x, factor);
+  if (!x.needs_grad()) return y;
+  return record("max_pool", y, {x}, [factor, x_ = Saved(x)](const Tensor& dy) -> Grads {
+    Tensor dx = empty_like(x_.get());
+    kernel::max_pool_backward(dx, dy, x_.get(), factor);
+    return {dx};
+  });
+}
+
 // ---- Lookups -------------------------------------------------------------------------------------------------------
 
 Tensor embedding(const Tensor& table, const Tensor& ids) {

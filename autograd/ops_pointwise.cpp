@@ -89,6 +89,7 @@ Tensor abs(const Tensor& x) { return unary("abs", x, {Unary::abs}); }
 Tensor sin(const Tensor& x) { return unary("sin", x, {Unary::sin}); }
 Tensor cos(const Tensor& x) { return unary("cos", x, {Unary::cos}); }
 Tensor sigmoid(const Tensor& x) { return unary("sigmoid", x, {Unary::sigmoid}); }
+Tensor gelu(const Tensor& x) { return unary("gelu", x, {Unary::gelu}); }
 Tensor silu(const Tensor& x) { return unary("silu", x, {Unary::silu}); }
 Tensor tanh(const Tensor& x) { return unary("tanh", x, {Unary::tanh}); }
 Tensor relu(const Tensor& x) { return unary("relu", x, {Unary::relu}); }

@@ -66,6 +66,51 @@ Tensor GroupNorm::forward(const Tensor& x, bool silu) const {
   return group_norm(x, weight_.in(x.dtype()), bias_.in(x.dtype()), groups_, eps_, silu);
 }
 
+BatchNorm::BatchNorm(int64_t channels, double eps, double momentum)
+    : channels_(channels),
+      eps_(eps),
+      momentum_(momentum),
+      weight_(add_parameter("weight", full({channels}, 1))),
+      bias_(add_parameter("bias", zeros({channels}))),
+      running_mean_(add_buffer("running_mean", zeros({channels}))),
+      running_var_(add_buffer("running_var", full({channels}, 1))) {}
+
+Tensor BatchNorm::forward(const Tensor& x) const {
+  Scope scope(name());
+  check(x.defined() && x.ndim() == 4 && x.size(3) == channels_, "BatchNorm: x must be [N, H, W, ", channels_, "], got ",
+        describe(x));
+  DType dtype = x.dtype();
+  Tensor gamma = weight_.in(dtype), beta = bias_.in(dtype);
+  if (!is_training()) {
+    Tensor rstd = reciprocal(sqrt(affine(running_var_, 1, eps_)));   // buffers record nothing
+    return (x - cast(running_mean_, dtype)) * (gamma * cast(rstd, dtype)) + beta;
+  }
+  int64_t pixels = x.size(0) * x.size(1) * x.size(2);
+  check(pixels > 1, "BatchNorm: one value a channel has no variance; x is ", describe(x));
+  {
+    NoGrad no_grad;
+    Tensor wide = cast(x, dtype == DType::f64 ? dtype : DType::f32), batch_mean = mean(wide, {0, 1, 2});
+    Tensor batch_var = mean(square(wide - batch_mean), {0, 1, 2});
+    double bessel = double(pixels) / double(pixels - 1);
+    kernel::combine(running_mean_, {{1 - momentum_, running_mean_}, {momentum_, batch_mean.to(DType::f32)}});
+    kernel::combine(running_var_, {{1 - momentum_, running_var_}, {momentum_ * bessel, batch_var.to(DType::f32)}});
+  }
+  // One image whose rows are all pixels, with a group a channel: its statistics are those of the batch.
+  Tensor rows = reshape(x, Shape{1, x.size(0) * x.size(1), x.size(2), channels_});
+  return reshape(group_norm(rows, gamma, beta, channels_, eps_), x.shape());
+}
+
+ConvTransposed2d::ConvTransposed2d(int64_t in, int64_t out, int64_t factor, const Init& init, double scale)
+    : weight_(add_parameter("weight", init.at("weight").variance_scaling({in, factor, factor, out},
+                                                                         factor * factor * in, factor * factor * out,
+                                                                         scale))),
+      bias_(add_parameter("bias", zeros({out}))) {}
+
+Tensor ConvTransposed2d::forward(const Tensor& x) const {
+  Scope scope(name());
+  return conv2d_transposed(x, weight_.in(x.dtype()), bias_.in(x.dtype()));
+}
+
 Dropout::Dropout(double p) : p_(p) { check(p >= 0 && p < 1, "Dropout: the rate must be in [0, 1), got ", p); }
 
 Tensor Dropout::forward(const Tensor& x, Generator& generator) const {

@@ -78,6 +78,31 @@ class GroupNorm : public Module {
   Parameter &weight_, &bias_;
 };
 
+/// y = gamma (x - mean) / sqrt(var + eps) + beta for every channel of x [N, H, W, C]. In training mode mean and var are
+/// those of the batch, and the buffers running_mean, running_var [C] (f32, at first 0 and 1) move towards them by
+/// `momentum`, var with Bessel's correction; in evaluation mode the buffers are used.          [Ioffe 2015, alg. 1, 2]
+class BatchNorm : public Module {
+ public:
+  explicit BatchNorm(int64_t channels, double eps = 1e-5, double momentum = 0.1);
+  Tensor forward(const Tensor& x) const;
+
+ private:
+  int64_t channels_;
+  double eps_, momentum_;
+  Parameter &weight_, &bias_;
+  Tensor &running_mean_, &running_var_;
+};
+
+/// Every pixel becomes factor x factor pixels: contract of conv2d_transposed; weight [Cin, factor, factor, Cout].
+class ConvTransposed2d : public Module {
+ public:
+  ConvTransposed2d(int64_t in, int64_t out, int64_t factor, const Init& init, double scale = 1.0);
+  Tensor forward(const Tensor& x) const;
+
+ private:
+  Parameter &weight_, &bias_;
+};
+
 /// Active in training mode only.
 class Dropout : public Module {
  public:

@@ -41,6 +41,11 @@ Parameter& Module::add_parameter(const std::string& name, const Tensor& value) {
   return parameters_.emplace_back(name, value);
 }
 
+Tensor& Module::add_buffer(const std::string& name, const Tensor& value) {
+  check_fresh(name);
+  return buffers_.emplace_back(name, value).second;
+}
+
 void Module::adopt(const std::string& name, Module& child) {
   check_fresh(name);
   child.name_ = name;
@@ -50,32 +55,46 @@ void Module::adopt(const std::string& name, Module& child) {
 void Module::check_fresh(const std::string& name) const {
   auto has_name = [&](const auto& item) { return item.name == name; };
   auto is_named = [&](const Module* child) { return child->name_ == name; };
+  auto is_buffer = [&](const auto& item) { return item.first == name; };
   bool taken = std::any_of(parameters_.begin(), parameters_.end(), has_name) ||
-               std::any_of(children_.begin(), children_.end(), is_named);
+               std::any_of(children_.begin(), children_.end(), is_named) ||
+               std::any_of(buffers_.begin(), buffers_.end(), is_buffer);
   check(!taken && !name.empty(), "Module: the name '", name, "' is empty or taken");
 }
 
 template <class Self, class Visit>
 void Module::walk(Self& self, const std::string& prefix, const Visit& visit) {
-  for (auto& parameter : self.parameters_) visit(prefix + parameter.name, parameter);
+  visit(prefix, self);
   for (Module* child : self.children_) walk(static_cast<Self&>(*child), prefix + child->name_ + ".", visit);
 }
 
 NamedTensors Module::parameters() const {
   NamedTensors all;
-  walk(*this, "", [&](const std::string& name, const Parameter& slot) { all.emplace_back(name, slot.value); });
+  walk(*this, "", [&](const std::string& prefix, const Module& module) {
+    for (const Parameter& slot : module.parameters_) all.emplace_back(prefix + slot.name, slot.value);
+  });
   return all;
 }
 
 std::vector<std::pair<std::string, Parameter*>> Module::slots() {
   std::vector<std::pair<std::string, Parameter*>> all;
-  walk(*this, "", [&](const std::string& name, Parameter& parameter) { all.emplace_back(name, &parameter); });
+  walk(*this, "", [&](const std::string& prefix, Module& module) {
+    for (Parameter& slot : module.parameters_) all.emplace_back(prefix + slot.name, &slot);
+  });
+  return all;
+}
+
+NamedTensors Module::buffers() const {
+  NamedTensors all;
+  walk(*this, "", [&](const std::string& prefix, const Module& module) {
+    for (const auto& [name, value] : module.buffers_) all.emplace_back(prefix + name, value);
+  });
   return all;
 }
 
 int64_t Module::parameter_count() const {
   int64_t count = 0;
-  walk(*this, "", [&](const std::string&, const Parameter& parameter) { count += parameter.value.numel(); });
+  for (const auto& [name, value] : parameters()) count += value.numel();
   return count;
 }
 
@@ -124,6 +143,9 @@ void Module::convert_parameters(const char* op, const Convert& convert) {
 void Module::to(Device device) {
   require_device(device);
   convert_parameters("Module::to", [&](const Tensor& value) { return value.to(device); });
+  walk(*this, "", [&](const std::string&, Module& module) {
+    for (auto& [name, value] : module.buffers_) value = value.to(device);
+  });
 }
 
 void Module::to(DType dtype) {

@@ -53,6 +53,9 @@ class Module {
   /// Every parameter below this module, with its full name, in registration order: own parameters, then children.
   NamedTensors parameters() const;
   int64_t parameter_count() const;   // elements
+  /// What the modules keep beside their parameters and no optimiser changes, such as running statistics, named and
+  /// ordered alike. The tensors share storage with the module: writing one restores it.
+  NamedTensors buffers() const;
 
   /// Strict: the names and shapes in `state` must be exactly those of parameters(), its dtypes floating (they are
   /// converted). Everything that is missing, unexpected or of another shape is reported in one Error(checkpoint);
@@ -63,7 +66,7 @@ class Module {
   void train(bool on = true);
   bool is_training() const { return training_; }
 
-  /// Moves or converts all parameters, dropping their gradients. Throws Error while they lie in an Arena, which would
+  /// Moves or converts all parameters, dropping their gradients; buffers move and keep their dtype. Throws Error while they lie in an Arena, which would
   /// go on updating the memory left behind: move first, then make the Arena.
   void to(Device device);
   void to(DType dtype);   // a floating one
@@ -76,6 +79,8 @@ class Module {
 
   /// Registers and returns a parameter: a leaf that needs a gradient. The reference stays valid.
   Parameter& add_parameter(const std::string& name, const Tensor& value);
+  /// Registers and returns a buffer. The reference stays valid.
+  Tensor& add_buffer(const std::string& name, const Tensor& value);
   /// Registers a child that is a member of this module (or owned by it) and returns it.
   template <class M>
   M& add_child(const std::string& name, M& child) {
@@ -88,13 +93,14 @@ class Module {
   void adopt(const std::string& name, Module& child);
   void check_fresh(const std::string& name) const;
   template <class Self, class Visit>
-  static void walk(Self& self, const std::string& prefix, const Visit& visit);   // visit(full name, Parameter&)
+  static void walk(Self& self, const std::string& prefix, const Visit& visit);   // visit(prefix, Self&)
   template <class Convert>
   void convert_parameters(const char* op, const Convert& convert);
   std::vector<std::pair<std::string, Parameter*>> slots();
 
   std::string name_;
   std::deque<Parameter> parameters_;   // deque: references to elements stay valid
+  std::deque<std::pair<std::string, Tensor>> buffers_;
   std::vector<Module*> children_;
   bool training_ = true;
 };

@@ -289,11 +289,16 @@ void UNet::set_precision(DType dtype) {
 
 /// silu of the time (and class) embedding [N, 4 base]: what every residual block projects to its width. A bf16 network
 /// computes it in f32: the 8 bits of a bf16 do not tell neighbouring times apart, and the work is a few rows.
-Tensor UNet::embed(const Tensor& t, const Tensor& class_ids, DType inside) const {
+Tensor UNet::embed(const Tensor& t, const Tensor& class_ids, const Tensor& shift, DType inside) const {
   DType dtype = inside == DType::bf16 ? DType::f32 : inside;
   Tensor time = timestep_embedding(t, config_.base, dtype, {config_.cos_first, config_.freq_shift});
   time = time2_.forward(silu(time1_.forward(time)));
   if (class_embedding_) time = time + class_embedding_->forward(class_ids, dtype);
+  if (shift.defined()) {
+    check(shift.shape() == time.shape() && shift.dtype() == dtype, "UNet: the shift of the embedding must be ",
+          describe(time), ", got ", describe(shift));
+    time = time + shift;
+  }
   return cast(silu(time), inside);
 }
 
@@ -316,11 +321,11 @@ Tensor UNet::run(const AttentionBlock& block, const Tensor& x) {
   return checkpoint([&block](const std::vector<Tensor>& inputs) { return block.forward(inputs[0]); }, {x});
 }
 
-Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids) {
+Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids, const Tensor& shift) {
   Scope scope(name());
   check_input(x, t, class_ids);
   DType inside = x.dtype() == DType::f32 ? precision_ : x.dtype();
-  Tensor time = embed(t, class_ids, inside);
+  Tensor time = embed(t, class_ids, shift, inside);
   Tensor h = conv_in_.forward(cast(x, inside));
   std::vector<Tensor> skips{h};
   for (const Level& level : down_) {

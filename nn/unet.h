@@ -59,8 +59,10 @@ class UNet : public Module {
 
   /// Output of the network for x [N, size, size, channels], at times t f32 [N] (fractional is legal) and, for a
   /// conditional network, class ids i64 [N] (config.classes = the null class). Shape and dtype of x.
+  /// `shift` [N, 4 base], if defined, is added to the embedding of the time: whatever else the network is to know. It is
+  /// differentiated, and of the dtype that the embedding has (f64 in an f64 network, else f32).
   /// Not const: dropout advances generator().
-  Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {});
+  Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {}, const Tensor& shift = {});
 
   const UNetConfig& config() const { return config_; }
   /// Where dropout draws from; put it in a checkpoint and back for an exact resume.
@@ -86,7 +88,7 @@ class UNet : public Module {
   void fill(Level& level, const std::string& name, const std::vector<int64_t>& widths_in, int64_t width, bool attends,
             const Init& init);
   void add_attention(Level& level, const std::string& name, int64_t width, const Init& init);
-  Tensor embed(const Tensor& t, const Tensor& class_ids, DType inside) const;
+  Tensor embed(const Tensor& t, const Tensor& class_ids, const Tensor& shift, DType inside) const;
   Tensor run(const ResBlock& block, std::vector<Tensor> parts, const Tensor& time);
   Tensor run(const AttentionBlock& block, const Tensor& x);
   void check_input(const Tensor& x, const Tensor& t, const Tensor& class_ids) const;

@@ -10,7 +10,7 @@ enum class Keep { input, output, nothing };
 
 /// A unary function with up to two constants (affine, clamp, pow use them).
 struct Unary {
-  enum Kind { affine, exp, log, sqrt, square, reciprocal, abs, sin, cos, sigmoid, silu, tanh, relu, softplus, clamp, pow };
+  enum Kind { affine, exp, log, sqrt, square, reciprocal, abs, sin, cos, sigmoid, silu, gelu, tanh, relu, softplus, clamp, pow };
   Kind kind;
   double a = 0, b = 0;
 };
@@ -76,6 +76,14 @@ struct Silu {              // y = x sigmoid(x)
   template <class T> MOTE_HD T bwd(T x, T dy) const {
     T s = math::sigmoid(x);
     return dy * s * (T(1) + x * (T(1) - s));
+  }
+};
+struct Gelu {              // y = x P(a standard normal number < x), not its tanh approximation   [Hendrycks 2016, eq. 1]
+  static constexpr Keep keep = Keep::input;
+  template <class T> MOTE_HD T fwd(T x) const { return x * math::normal_cdf(x); }
+  template <class T> MOTE_HD T bwd(T x, T dy) const {
+    T density = T(0.39894228040143267794) * math::exp(T(-0.5) * x * x);
+    return dy * (math::normal_cdf(x) + x * density);
   }
 };
 struct Tanh {
@@ -163,6 +171,7 @@ void visit(const Unary& op, Fn&& fn) {
     case Unary::cos: return fn(functor::Cos{});
     case Unary::sigmoid: return fn(functor::Sigmoid{});
     case Unary::silu: return fn(functor::Silu{});
+    case Unary::gelu: return fn(functor::Gelu{});
     case Unary::tanh: return fn(functor::Tanh{});
     case Unary::relu: return fn(functor::Relu{});
     case Unary::softplus: return fn(functor::Softplus{});

@@ -181,6 +181,10 @@ MOTE_KERNEL(upsample_nearest_backward, (Tensor & dx, const Tensor& dy, int64_t f
 /// y = mean over windows of factor x factor; H and W are multiples of factor.
 MOTE_KERNEL(avg_pool, (Tensor & y, const Tensor& x, int64_t factor), (y, x, factor))
 MOTE_KERNEL(avg_pool_backward, (Tensor & dx, const Tensor& dy, int64_t factor), (dx, dy, factor))
+/// y = maximum over windows of factor x factor; H and W are multiples of factor. NaN wins.
+MOTE_KERNEL(max_pool, (Tensor & y, const Tensor& x, int64_t factor), (y, x, factor))
+/// dy goes to the first largest element of each window of x, row by row (to the first NaN if there is one).
+MOTE_KERNEL(max_pool_backward, (Tensor & dx, const Tensor& dy, const Tensor& x, int64_t factor), (dx, dy, x, factor))
 /// y[i, :] = table[ids[i], :]; table [V, D], ids [n] of i64 (checked by the op), y [n, D].
 MOTE_KERNEL(gather_rows, (Tensor & y, const Tensor& table, const Tensor& ids), (y, table, ids))
 /// dtable[v, :] = sum of dy[i, :] over ids[i] = v, in the order of i.

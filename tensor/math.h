@@ -111,4 +111,24 @@ MOTE_HD float sigmoid(float x) {
 }
 MOTE_HD double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
+/// Probability that a standard normal number is below x: (1 + erf(x / sqrt 2)) / 2, within 2e-7, and within 1e-6 of
+/// itself down to x = -5; NaN stays NaN. From the tail on the side of x, so that nothing cancels where x is negative.
+MOTE_HD float normal_cdf(float x) {
+  // The tail beyond a = |x| is e^(-a^2/2) t P(t) with t = 1 / (1 + 0.27 a); P of degree 8 has the smallest largest
+  // relative error, 2.4e-8, for a in [0, 14] (Lawson's weights on Chebyshev nodes).
+  float a = abs(x), t = 1.0f / fma(0.27f, a, 1.0f);
+  float p = 0.0289153963f;
+  p = fma(p, t, -0.126255854f);
+  p = fma(p, t, 0.169292612f);
+  p = fma(p, t, -0.0686223409f);
+  p = fma(p, t, 0.107400358f);
+  p = fma(p, t, 0.0722399032f);
+  p = fma(p, t, 0.101759262f);
+  p = fma(p, t, 0.107550493f);
+  p = fma(p, t, 0.107720182f);
+  float tail = exp(-0.5f * a * a) * t * p;
+  return x > 0.0f ? 1.0f - tail : tail;
+}
+MOTE_HD double normal_cdf(double x) { return 0.5 * ::erfc(-0.70710678118654752440 * x); }
+
 }  // namespace mote::math

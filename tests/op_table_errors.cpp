@@ -16,7 +16,7 @@ const std::vector<BadCall>& bad_calls() {
     using Fn = Tensor (*)(const Tensor&);
     const std::pair<const char*, Fn> unary[] = {
         {"neg", neg}, {"exp", exp}, {"log", log}, {"sqrt", sqrt}, {"square", square}, {"reciprocal", reciprocal},
-        {"abs", abs}, {"sin", sin}, {"cos", cos}, {"sigmoid", sigmoid}, {"silu", silu}, {"tanh", tanh}, {"relu", relu},
+        {"abs", abs}, {"sin", sin}, {"cos", cos}, {"sigmoid", sigmoid}, {"silu", silu}, {"gelu", gelu}, {"tanh", tanh}, {"relu", relu},
         {"softplus", softplus}};
     for (const auto& [name, fn] : unary)
       bad(name, "integers", [=, fn = fn] { fn(z({2, 3}, DType::i64)); }, "x must be floating (f32, bf16 or f64), got i64[2, 3]");
@@ -121,6 +121,17 @@ const std::vector<BadCall>& bad_calls() {
     conv("a residual like the input", {1, 4, 4, 3}, {3, 3, 3, 2}, same, "[1, 4, 4, 2], got f32[1, 4, 4, 3]",
          {{}, {}, {1, 4, 4, 3}});
 
+    auto transposed = [=](const std::string& what, const Shape& x, const Shape& w, const std::string& message,
+                          const Shape& bias = {}) {
+      bad("conv2d_transposed", what, [=] { conv2d_transposed(z(x), z(w), bias.ndim() ? z(bias) : Tensor()); }, message);
+    };
+    transposed("input channels", {2, 4, 4, 3}, {4, 2, 2, 5}, "(C = 3), weight is f32[4, 2, 2, 5] (expects C = 4)");
+    transposed("an image without a batch axis", {4, 4, 3}, {3, 2, 2, 5}, "[N, H, W, C]");
+    transposed("a weight with three axes", {2, 4, 4, 3}, {3, 4, 5}, "[C, f, f, K]");
+    transposed("a kernel that is not square", {2, 4, 4, 3}, {3, 2, 3, 5}, "f32[3, 2, 3, 5]");
+    transposed("a kernel without extent", {2, 4, 4, 3}, {3, 0, 0, 5}, "f >= 1");
+    transposed("a bias of another width", {2, 4, 4, 3}, {3, 2, 2, 5}, "(K = 5), bias is f32[3]", {3});
+
     // ---- Network ops
     bad("group_norm", "groups that do not divide", [=] { group_norm(z({1, 2, 2, 6}), z({6}), z({6}), 4); },
         "(C = 6), groups = 4");
@@ -139,6 +150,9 @@ const std::vector<BadCall>& bad_calls() {
     bad("avg_pool", "sizes that the factor does not divide", [=] { avg_pool(z({1, 4, 5, 3}), 2); }, "f32[1, 4, 5, 3]");
     bad("avg_pool", "a factor of zero", [=] { avg_pool(z({1, 4, 4, 3}), 0); });
     bad("avg_pool", "three axes", [=] { avg_pool(z({4, 4, 3}), 2); });
+    bad("max_pool", "sizes that the factor does not divide", [=] { max_pool(z({1, 4, 5, 3}), 2); }, "f32[1, 4, 5, 3]");
+    bad("max_pool", "a factor of zero", [=] { max_pool(z({1, 4, 4, 3}), 0); });
+    bad("max_pool", "three axes", [=] { max_pool(z({4, 4, 3}), 2); }, "[N, H, W, C]");
     bad("embedding", "an id beyond the table", [=] { embedding(z({3, 2}), from({0, 3}, {2}, DType::i64)); },
         "id 1 is 3, outside the 3 rows");
     bad("embedding", "a negative id", [=] { embedding(z({3, 2}), from({-1}, {1}, DType::i64)); }, "id 0 is -1");

@@ -180,12 +180,45 @@ void add_conv2d(std::vector<Row>& table) {
   add("no input channels", {2, 3, 3, 0}, {3, 3, 0, 2}, same, bias);
 }
 
+// ---- conv2d_transposed ---------------------------------------------------------------------------------------------
+
+void add_conv2d_transposed(std::vector<Row>& table) {
+  auto add = [&](const std::string& variant, const Shape& x, int64_t factor, int64_t channels, bool bias) -> Row& {
+    std::vector<Shape> shapes{x, {x[3], factor, factor, channels}};
+    if (bias) shapes.push_back({channels});
+    table.push_back({"conv2d_transposed", variant, shapes,
+                     [bias](In x, In) { return conv2d_transposed(x[0], x[1], bias ? x[2] : Tensor()); },
+                     [bias, factor, channels](const Arrays& x, const Arrays&) {
+                       const Array &a = x[0], &w = x[1];
+                       Array y({a.size(0), a.size(1) * factor, a.size(2) * factor, channels});
+                       each_index(y.shape(), [&](const Index& i) {
+                         double sum = bias ? x[2](i[3]) : 0;
+                         for (int64_t c = 0; c < a.size(3); ++c)
+                           sum += a(i[0], i[1] / factor, i[2] / factor, c) * w(c, i[1] % factor, i[2] % factor, i[3]);
+                         y.at(i) = sum;
+                       });
+                       return y;
+                     }});
+    return table.back();
+  };
+  auto large = [](const Shape& x, int64_t factor, int64_t channels) {
+    return std::vector<Shape>{x, {x[3], factor, factor, channels}, {channels}};
+  };
+  add("by 2", {2, 3, 4, 5}, 2, 3, true).with_large(large({3, 13, 11, 65}, 2, 33));
+  add("by 7 from one pixel", {3, 1, 1, 4}, 7, 2, true).with_large(large({17, 1, 1, 33}, 7, 17));
+  add("by 2 without bias", {1, 2, 3, 2}, 2, 3, false);
+  add("by 1", {1, 2, 2, 3}, 1, 2, true);
+  add("one element", {1, 1, 1, 1}, 1, 1, true);
+  add("no images", {0, 2, 2, 3}, 2, 2, true);
+}
+
 }  // namespace
 
 void add_matrix_rows(std::vector<Row>& table) {
   add_matmul(table);
   add_linear(table);
   add_conv2d(table);
+  add_conv2d_transposed(table);
 }
 
 }  // namespace mote::test

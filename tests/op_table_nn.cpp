@@ -155,6 +155,30 @@ void add_resampling(std::vector<Row>& table) {
                      }});
     return table.back();
   };
+  auto max_of = [&](const std::string& variant, const Shape& shape, int64_t factor) -> Row& {
+    table.push_back({"max_pool", variant, {shape}, [factor](In x, In) { return max_pool(x[0], factor); },
+                     [factor](const Arrays& x, const Arrays&) {
+                       const Array& a = x[0];
+                       Array y({a.size(0), a.size(1) / factor, a.size(2) / factor, a.size(3)}, -INFINITY);
+                       each_index(a.shape(), [&](const Index& i) {
+                         double& most = y(i[0], i[1] / factor, i[2] / factor, i[3]);
+                         most = larger(most, a.at(i));
+                       });
+                       return y;
+                     }});
+    // Whole numbers in a mixed order, the first 257 of them distinct and exact in bf16: no difference or rounding leads
+    // from one largest element to another.
+    return table.back().drawn([](const Shape& shape, size_t, Generator&) {
+      std::vector<double> values;
+      for (int64_t i = 0; i < shape.numel(); ++i) values.push_back(double(i * 89 % 257 - 128));
+      return from(values, shape, DType::f64);
+    });
+  };
+  max_of("", {2, 4, 6, 3}, 2).with_large({{3, 30, 28, 33}});
+  max_of("by 3", {1, 3, 6, 5}, 3).with_large({{3, 33, 30, 17}});
+  max_of("by 1", {1, 2, 3, 1}, 1);
+  max_of("one element", {1, 1, 1, 1}, 1);
+  max_of("no images", {0, 2, 2, 3}, 2);
   upsample("", {2, 3, 4, 3}, 2).with_large({{3, 31, 29, 33}});
   upsample("by 3", {1, 2, 3, 5}, 3).with_large({{3, 31, 29, 17}});
   upsample("by 1", {1, 2, 3, 1}, 1);

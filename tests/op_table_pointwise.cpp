@@ -39,6 +39,7 @@ void add_unary_rows(Table& table) {
   add_unary(table, "cos", cos, any, [](double x) { return std::cos(x); });
   add_unary(table, "sigmoid", sigmoid, any, [](double x) { return 1 / (1 + std::exp(-x)); });
   add_unary(table, "silu", silu, any, [](double x) { return x / (1 + std::exp(-x)); });
+  add_unary(table, "gelu", gelu, any, [](double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); });
   add_unary(table, "tanh", tanh, any, [](double x) { return std::tanh(x); });
   add_unary(table, "relu", relu, nonzero, [](double x) { return larger(x, 0); });
   add_unary(table, "softplus", softplus, any, [](double x) { return std::log(1 + std::exp(x)); });

@@ -44,11 +44,11 @@ int64_t offset_of(const Shape& shape, const std::vector<int64_t>& index, const s
 
 // ---- Scalar functions in vectors -----------------------------------------------------------------------------------
 
-TEST_CASE("exp, sigmoid and silu have the same bits in a vector, in its remainder and alone", "[kernels][math]") {
+TEST_CASE("exp, sigmoid, silu and gelu have the same bits in a vector, in its remainder and alone", "[kernels][math]") {
   test::Threads one(1);
   for (DType dtype : {DType::f32, DType::bf16}) {
     Tensor x = affine(draw({1037}, dtype, 1), 30, 0);   // past both limits
-    for (Unary::Kind kind : {Unary::exp, Unary::sigmoid, Unary::silu}) {
+    for (Unary::Kind kind : {Unary::exp, Unary::sigmoid, Unary::silu, Unary::gelu}) {
       Tensor whole = empty_like(x), single = empty_like(x);
       kernel::unary(whole, x, {kind});
       for (int64_t i = 0; i < x.numel(); ++i) {

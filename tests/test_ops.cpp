@@ -169,6 +169,8 @@ TEST_CASE("every kernel is behind an op of the table or has a reason to have no 
       {"upsample_nearest_backward", "upsample_nearest"},
       {"avg_pool", "avg_pool"},
       {"avg_pool_backward", "avg_pool"},
+      {"max_pool", "max_pool"},
+      {"max_pool_backward", "max_pool"},
       {"gather_rows", "embedding"},
       {"gather_rows_backward", "embedding"},
       {"cross_entropy", "cross_entropy"},
@@ -403,7 +405,8 @@ TEST_CASE("every op refuses undefined tensors, integers, and mixed dtypes", "[op
       INFO(row.name() << " with " << what << ": " << message);
       CHECK(message.rfind(row.op + ": ", 0) == 0);
     };
-    bool optional = row.op == "conv2d" || row.op == "linear";   // bias, shift and residual may be undefined
+    // bias, shift and residual may be undefined
+    bool optional = row.op == "conv2d" || row.op == "conv2d_transposed" || row.op == "linear";
     for (size_t i = 0; i < inputs.size(); ++i) {
       std::vector<Tensor> changed = inputs;
       changed[i] = Tensor();
@@ -468,6 +471,7 @@ const std::vector<UnaryCase>& unary_cases() {
       {{Unary::cos}, "cos", [](double x) { return std::cos(x); }},
       {{Unary::sigmoid}, "sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }},
       {{Unary::silu}, "silu", [](double x) { return x / (1 + std::exp(-x)); }},
+      {{Unary::gelu}, "gelu", [](double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }},
       {{Unary::tanh}, "tanh", [](double x) { return std::tanh(x); }},
       {{Unary::relu}, "relu", [](double x) { return std::fmax(x, 0); }, {}, {0}},
       {{Unary::softplus}, "softplus", [](double x) { return x > 40 ? x : std::log1p(std::exp(x)); }},
@@ -567,6 +571,24 @@ TEST_CASE("f32 exp and sigmoid keep the errors that math.h states", "[ops][funct
   }
   CHECK(worst_exp < 1.5);
   CHECK(worst_sigmoid < 3);
+}
+
+TEST_CASE("the f32 normal distribution keeps the errors that math.h states", "[ops][functors]") {
+  double worst = 0, worst_share = 0;
+  for (int k = -20000; k <= 20000; ++k) {
+    float x = float(k) * 1e-3f;
+    double expected = 0.5 * std::erfc(-double(x) / std::sqrt(2.0)), error = std::abs(math::normal_cdf(x) - expected);
+    worst = std::max(worst, error);
+    if (x >= -5) worst_share = std::max(worst_share, error / expected);
+  }
+  CHECK(worst < 2e-7);
+  CHECK(worst_share < 1e-6);
+}
+
+TEST_CASE("max_pool gives the gradient of equal elements to the first of them", "[ops]") {
+  Tensor x = from({5, 5, 3, 5, 5, 1, 5, 5}, {1, 2, 4, 1}).requires_grad();
+  backward(sum(mul(max_pool(x), from({2, 7}, {1, 1, 2, 1}))));
+  CHECK_SAME(x.grad(), from({2, 0, 0, 7, 0, 0, 0, 0}, {1, 2, 4, 1}));
 }
 
 TEST_CASE("every binary functor agrees with its formula, and its derivatives with differences", "[ops][functors]") {

@@ -1,4 +1,4 @@
-// Nearest up-sampling, average pooling, row lookup, time embedding.
+// Nearest up-sampling, average and maximum pooling, row lookup, time embedding.
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernels.h"
 
@@ -67,6 +67,80 @@ void avg_pool(Tensor& y, const Tensor& x, int64_t factor) {
 }
 void avg_pool_backward(Tensor& dx, const Tensor& dy, int64_t factor) {
   for_floating("avg_pool_backward", dx.dtype(), [&](auto zero) { spread<decltype(zero)>(dx, dy, factor, 1 / double(factor * factor)); });
+}
+
+namespace {
+
+/// Calls fn(window, at) for each window, all channels at once: `window` is where it begins in the small tensor, `at` in
+/// the large one.
+template <class Fn>
+void for_windows(const Tensor& small, int64_t factor, Fn&& fn) {
+  int64_t h = small.size(1), w = small.size(2), channels = small.size(3), width = w * channels;
+  parallel_for(small.size(0) * h, kGrain / std::max<int64_t>(width * factor * factor, 1), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      for (int64_t j = 0; j < w; ++j)
+        fn(row * width + j * channels, row * factor * factor * width + j * factor * channels);
+  });
+}
+
+/// Factor is int64_t or, for loops that vectorise, a constant; so in max_pool_backward_by.
+template <class T, class Factor>
+void max_pool_by(Tensor& y, const Tensor& x, Factor factor) {
+  int64_t channels = y.size(3), below = y.size(2) * factor * channels;   // from a pixel of x to the one under it
+  using C = compute_t<T>;
+  for_windows(y, factor, [&](int64_t window, int64_t at) {
+    const T* in = x.data<T>() + at;
+    T* out = y.data<T>() + window;
+#pragma GCC ivdep
+    for (int64_t c = 0; c < channels; ++c) {
+      C best = C(in[c]);
+      for (int64_t u = 0; u < factor; ++u)
+        for (int64_t v = 0; v < factor; ++v) best = math::max(best, C(in[u * below + v * channels + c]));
+      out[c] = T(best);
+    }
+  });
+}
+
+template <class T, class Factor>
+void max_pool_backward_by(Tensor& dx, const Tensor& dy, const Tensor& x, Factor factor) {
+  int64_t channels = dy.size(3), below = dy.size(2) * factor * channels;
+  using C = compute_t<T>;
+  for_windows(dy, factor, [&](int64_t window, int64_t at) {
+    const T *in = x.data<T>() + at, *dout = dy.data<T>() + window;
+    T* out = dx.data<T>() + at;
+#pragma GCC ivdep
+    for (int64_t c = 0; c < channels; ++c) {
+      C best = C(in[c]);
+      T left = dout[c], none{};   // `left`: what no element has been given yet, copied and never rounded
+      for (int64_t u = 0; u < factor; ++u)
+        for (int64_t v = 0; v < factor; ++v) best = math::max(best, C(in[u * below + v * channels + c]));
+      for (int64_t u = 0; u < factor; ++u)
+        for (int64_t v = 0; v < factor; ++v) {
+          C value = C(in[u * below + v * channels + c]);
+          bool is_best = value == best || (value != value && best != best);
+          out[u * below + v * channels + c] = is_best ? left : none;
+          left = is_best ? none : left;
+        }
+    }
+  });
+}
+
+}  // namespace
+
+void max_pool(Tensor& y, const Tensor& x, int64_t factor) {
+  for_floating("max_pool", y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    if (factor == 2) max_pool_by<T>(y, x, std::integral_constant<int64_t, 2>{});
+    else max_pool_by<T>(y, x, factor);
+  });
+}
+
+void max_pool_backward(Tensor& dx, const Tensor& dy, const Tensor& x, int64_t factor) {
+  for_floating("max_pool_backward", dx.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    if (factor == 2) max_pool_backward_by<T>(dx, dy, x, std::integral_constant<int64_t, 2>{});
+    else max_pool_backward_by<T>(dx, dy, x, factor);
+  });
 }
 
 // ---- Lookup --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+// config_keys.h - what a configuration gets for listing its keys in one function for_each_key (train_config.h,
+// cluster_config.h): the record in the checkpoint, config.toml, the comparison on --resume. Its flags are made in
+// config_flags.h, which needs CLI11.
+#pragma once
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "apps/common.h"
+#include "tensor/error.h"
+
+namespace mote::apps {
+
+/// What a change of a key on --resume would do.
+enum class Key {
+  numbers,   // other weights: refused
+  data,      // may name another place; the hash of the data decides
+  steps,     // may grow
+  custom,    // as numbers; only means something with --unet custom
+  free,      // changes no weight
+};
+
+inline constexpr const char* kCommonSection = "Common";   // of flags that every command has
+
+namespace config_keys {
+
+template <class T>
+void require(bool holds, const char* flag, const T& value, const char* rule) {
+  if (!holds) fail(Error::Kind::usage, "--", flag, ": must be ", rule, ", got ", value);
+}
+
+inline std::string text_of(const std::string& value) { return value; }
+inline std::string text_of(bool value) { return value ? "true" : "false"; }
+inline std::string text_of(int64_t value) { return std::to_string(value); }
+inline std::string text_of(double value) { return number_text(value); }
+
+inline std::string toml_string(const std::string& text) {
+  std::string quoted = "\"";
+  for (char letter : text) {
+    if (letter == '"' || letter == '\\') quoted += '\\';
+    quoted += letter;
+  }
+  return quoted + "\"";
+}
+
+inline std::string toml_value(const std::string& name, const std::string& value) {
+  if (name != "mult" && name != "attention") return toml_string(value);
+  std::string list;
+  for (char letter : value) list += letter == ',' ? std::string(", ") : std::string(1, letter);
+  return "[" + list + "]";
+}
+template <class T>
+std::string toml_value(const std::string&, const T& value) {
+  return text_of(value);
+}
+
+}  // namespace config_keys
+
+template <class Config>
+std::string keys_to_json(const Config& config) {
+  nlohmann::ordered_json json;
+  for_each_key(config, [&](const char* name, const auto& value, Key, const char*, const char*) { json[name] = value; });
+  json["seed"] = std::to_string(config.seed);   // as text: JSON readers may round 64-bit numbers
+  return json.dump();
+}
+
+/// `absent` has the values of keys that older files may lack. Error(checkpoint) naming `what` on text that is not JSON,
+/// on unknown and on missing keys.
+template <class Config>
+Config keys_from_json(const char* what, const std::string& text, const nlohmann::ordered_json& absent = {}) {
+  Config config;
+  std::set<std::string> known{"seed"};
+  try {
+    nlohmann::ordered_json json = nlohmann::ordered_json::parse(text);
+    for (const auto& [name, value] : absent.items())
+      if (!json.contains(name)) json[name] = value;
+    for_each_key(config, [&](const char* name, auto& value, Key, const char*, const char*) {
+      json.at(name).get_to(value);
+      known.insert(name);
+    });
+    config.seed = std::stoull(json.at("seed").template get<std::string>());
+    for (const auto& [name, value] : json.items())
+      if (!known.count(name)) fail(Error::Kind::checkpoint, what, ": unknown key '", name, "'");
+  } catch (const std::exception& error) {
+    if (dynamic_cast<const Error*>(&error)) throw;
+    fail(Error::Kind::checkpoint, what, ": ", error.what());
+  }
+  return config;
+}
+
+/// config.toml: reads back with `mote COMMAND --config`. Keys for which skips(Key) are left out.
+template <class Config, class Skips>
+std::string keys_to_toml(const std::string& command, const Config& config, const Skips& skips) {
+  std::string text = "# The resolved configuration of this run. Read it back with: mote " + command + " --config FILE --out DIR\n";
+  std::string section;
+  for_each_key(config, [&](const char* name, const auto& value, Key key, const char*, const char* in) {
+    if (skips(key)) return;
+    if (section != in) text += std::string("\n# ") + (section = in) + "\n";
+    text += std::string(name) + " = " + config_keys::toml_value(name, value) + "\n";
+  });
+  return text + "seed = " + std::to_string(config.seed) + "\n";
+}
+
+/// The config to resume with: `saved`, with the keys in `given` (flag names without "--") taken from `asked` where they
+/// may change. Error(usage) listing every flag that would train something else. A Config has a seed and an lr_schedule.
+template <class Config>
+Config merge_keys(const Config& saved, const Config& asked, const std::vector<std::string>& given) {
+  auto is_given = [&](const std::string& name) { return std::find(given.begin(), given.end(), name) != given.end(); };
+  Config merged = saved;
+  std::vector<std::string> conflicts;
+  auto conflict = [&](const std::string& name, const std::string& before, const std::string& now) {
+    conflicts.push_back("--" + name + " is " + before + " in this run, " + now + " was given");
+  };
+  // Two walks in step: the values of `asked` by name, then the members of `merged`.
+  for_each_key(merged, [&](const std::string& name, auto& value, Key key, const char*, const char*) {
+    if (!is_given(name)) return;
+    for_each_key(asked, [&](const std::string& other, const auto& wanted, Key, const char*, const char*) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(wanted)>, std::decay_t<decltype(value)>>) {
+        if (other != name || wanted == value) return;
+        bool grows = key == Key::steps && wanted > value;
+        if (grows && saved.lr_schedule == "cosine")
+          conflicts.push_back("--" + name + " cannot grow with --lr-schedule cosine: every step so far had the rate for " +
+                              config_keys::text_of(value) + " " + name);
+        else if (grows || key == Key::free || key == Key::data)
+          value = wanted;
+        else
+          conflict(name, config_keys::text_of(value), config_keys::text_of(wanted));
+      }
+    });
+  });
+  if (is_given("seed") && asked.seed != saved.seed)
+    conflict("seed", std::to_string(saved.seed), std::to_string(asked.seed));
+  if (!conflicts.empty())
+    fail(Error::Kind::usage, "--resume continues a run as it was begun:\n  ", joined(conflicts, "\n  "),
+         "\n  leave these flags out, or start another run with another --out");
+  return merged;
+}
+
+}  // namespace mote::apps
