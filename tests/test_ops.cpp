@@ -157,6 +157,8 @@ TEST_CASE("every kernel is behind an op of the table or has a reason to have no 
       {"conv2d", "conv2d"},
       {"conv2d_dx", "conv2d"},
       {"conv2d_dw", "conv2d"},
+      {"score_top", "- the solver of diffusion/ot/ makes its own gradient of the heights from it"},
+      {"score_softmax", "- the solver of diffusion/ot/ makes its own gradient of the heights from it"},
       {"group_norm", "group_norm"},
       {"group_norm_backward", "group_norm"},
       {"softmax", "softmax"},
