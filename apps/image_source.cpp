@@ -67,13 +67,6 @@ Dataset load_images(const std::string& source, const DataOptions& options) {
 
 Tensor to_bytes(const Tensor& images) { return rounded<float>("to_bytes", images); }
 
-Tensor to_unit(const Tensor& images) {
-  Tensor unit = empty(images.shape());
-  const uint8_t* from = images.data<uint8_t>();
-  std::transform(from, from + images.numel(), unit.data<float>(), [](uint8_t v) { return float(v) / 127.5f - 1; });
-  return unit;
-}
-
 bool is_data_spec(const std::string& source) { return !is_npy(source) && !is_folder(source); }
 
 Tensor load_features(const std::string& path) {

@@ -15,8 +15,6 @@ Dataset load_images(const std::string& source, const DataOptions& options);
 
 /// f32 [N, H, W, C] in [-1, 1] as u8.
 Tensor to_bytes(const Tensor& images);
-/// The other way, as training batches are: v / 127.5 - 1.
-Tensor to_unit(const Tensor& images);
 
 /// Whether the word is a data SPEC, so that it may have a test split: no array and no folder.
 bool is_data_spec(const std::string& source);

@@ -197,7 +197,7 @@ TEST_CASE("an interrupted fit goes on to the same heights", "[cli][ot]") {
   {
     Process process(folder.path(), one_thread(fit + "part.safetensors"));
     REQUIRE(process.wait_for("part.safetensors.state"));  // written when the solve begins
-    process.interrupt();
+    process.kill(SIGINT);
     Result stopped = process.wait();
     INFO(told(stopped));
     REQUIRE((stopped.code == 130 || stopped.code == 0));  // it may just have come to its end
