@@ -1,13 +1,6 @@
 // `mote cluster` as a user meets it: runs that resume bit for bit, tables, pictures, exit codes and messages. Runs the
 // binary on synthetic shapes of 8 x 8 pixels with networks of some thousand weights, one thread.
-#include <fcntl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cstring>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "apps/cluster_checkpoint.h"
 #include "apps/cluster_eval.h"
@@ -15,66 +8,17 @@
 #include "apps/scatter.h"
 #include "tensor/io/image.h"
 #include "tensor/io/safetensors.h"
-#include "tests/support.h"
+#include "tests/run_mote.h"
 
 using namespace mote;
+using namespace mote::test;
 namespace fs = std::filesystem;
-using Args = std::vector<std::string>;
 using Json = nlohmann::json;
 
 namespace {
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-struct Result {
-  int code = -1;
-  std::string out, err;
-};
-
 /// `mote cluster ARGS` running in `folder`.
-Result cluster_in(const std::string& folder, const Args& args) {
-  static int number = 0;
-  std::string front = folder + "/.output-" + std::to_string(++number), out = front + ".out", err = front + ".err";
-  Args words = {MOTE_BINARY, "cluster"};
-  words.insert(words.end(), args.begin(), args.end());
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  setenv("GOMP_SPINCOUNT", "100", 1);   // the tests may share the processor
-  setenv("NO_COLOR", "1", 1);
-  pid_t pid = fork();
-  if (pid == 0) {
-    auto redirect = [](const char* path, int to) { return dup2(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), to) == to; };
-    if (chdir(folder.c_str()) != 0 || !redirect(out.c_str(), STDOUT_FILENO) || !redirect(err.c_str(), STDERR_FILENO)) _exit(120);
-    execv(MOTE_BINARY, argv.data());
-    _exit(121);
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-#define CHECK_EXIT(result, expected, words)  \
-  do {                                       \
-    const Result& got = (result);            \
-    INFO(got.out + got.err);                 \
-    CHECK(got.code == (expected));           \
-    CHECK(contains(got.err, (words)));       \
-  } while (false)
-
-#define REQUIRE_DONE(result)       \
-  do {                             \
-    const Result& got = (result);  \
-    INFO(got.out + got.err);       \
-    REQUIRE(got.code == 0);        \
-  } while (false)
+Result cluster_in(const std::string& folder, const Args& args) { return Process(folder, Args{"cluster"} + args).wait(); }
 
 /// Three steps an epoch: one of pretraining, two with a mixture.
 Args train_args(const std::string& out, const Args& more = {}) {
@@ -122,7 +66,7 @@ TEST_CASE("every subcommand of mote cluster explains itself", "[cli][cluster]") 
   test::ScratchFolder folder;
   for (const char* command : {"train", "assign", "sample", "eval", "choose"}) {
     Result help = cluster_in(folder.path(), {command, "--help"});
-    REQUIRE_DONE(help);
+    done(help);
     CHECK(contains(help.out, "Example"));
     CHECK(contains(help.out, "--device"));
   }
@@ -220,16 +164,16 @@ TEST_CASE("the same clustering run twice gives the same bits, with any number of
   test::ScratchFolder folder;
   Args args = train_args("three");
   args[size_t(std::find(args.begin(), args.end(), "--threads") - args.begin()) + 1] = "3";
-  REQUIRE_DONE(cluster_in(folder.path(), args));
+  done(cluster_in(folder.path(), args));
   CHECK(checkpoint_difference(checkpoint_in(trained()), checkpoint_in(folder.path("three"))) == "");
-  REQUIRE_DONE(cluster_in(folder.path(), {"train", "--config", trained() + "/config.toml", "--out", "again", "--quiet",
+  done(cluster_in(folder.path(), {"train", "--config", trained() + "/config.toml", "--out", "again", "--quiet",
                                           "--threads", "1"}));
   CHECK(checkpoint_difference(checkpoint_in(trained()), checkpoint_in(folder.path("again"))) == "");
 }
 
 TEST_CASE("a run resumed between epochs, inside one and in pretraining is the uninterrupted one", "[cli][cluster]") {
   test::ScratchFolder folder;
-  REQUIRE_DONE(cluster_in(folder.path(), train_args("run", {"--save-every", "1"})));
+  done(cluster_in(folder.path(), train_args("run", {"--save-every", "1"})));
   // Each step's checkpoint in turn, the last one first: resuming leaves a new one of step 9 beside it.
   struct Stop {
     std::string name;
@@ -240,7 +184,7 @@ TEST_CASE("a run resumed between epochs, inside one and in pretraining is the un
     INFO(stop.name);
     Args args = train_args(stop.name, {"--save-every", std::to_string(stop.save_every)});
     args[size_t(std::find(args.begin(), args.end(), "--epochs") - args.begin()) + 1] = std::to_string(stop.epochs);
-    REQUIRE_DONE(cluster_in(folder.path(), args));
+    done(cluster_in(folder.path(), args));
     // The last save of a short run is its end; the one before it lies where the run is to be stopped.
     std::string from = folder.path(stop.name) + (stop.save_every > 0 ? "/checkpoint.prev.safetensors" : "/checkpoint.safetensors");
     CHECK(apps::load_cluster_checkpoint(from).step == stop.step);
@@ -249,7 +193,7 @@ TEST_CASE("a run resumed between epochs, inside one and in pretraining is the un
       fs::copy_file(from, folder.path(stop.name + ".safetensors"));
       resume.insert(resume.end(), {"--ckpt", folder.path(stop.name + ".safetensors")});
     }
-    REQUIRE_DONE(cluster_in(folder.path(), resume));
+    done(cluster_in(folder.path(), resume));
     CHECK(checkpoint_difference(checkpoint_in(folder.path("run")), checkpoint_in(folder.path(stop.name))) == "");
   }
 }
@@ -274,7 +218,7 @@ TEST_CASE("bf16, the paper's recipe, the general UNet and an automatic number of
     }
     args.push_back("--json");
     Result result = cluster_in(folder.path(), args);
-    REQUIRE_DONE(result);
+    done(result);
     return Json::parse(result.out);
   };
   CHECK(run("bf16", {"--precision", "bf16"}).at("precision") == "bf16");
@@ -295,7 +239,7 @@ TEST_CASE("assign writes a line an image whose probabilities sum to one, and a p
   test::ScratchFolder folder;
   Result result = cluster_in(folder.path(), {"assign", "--run", trained(), "--out", "a.csv", "--grids", "grids", "--each", "5",
                                              "--quiet", "--json"});
-  REQUIRE_DONE(result);
+  done(result);
   Json json = Json::parse(result.out);
   std::istringstream lines(read_text(folder.path("a.csv")));
   std::string line;
@@ -320,7 +264,7 @@ TEST_CASE("assign writes a line an image whose probabilities sum to one, and a p
   CHECK(images == 48);
   CHECK(json.at("counts").get<std::vector<int64_t>>() == counts);
   for (size_t k = 0; k < 3; ++k) CHECK(fs::exists(folder.path("grids/cluster_0" + std::to_string(k) + ".png")) == (counts[k] > 0));
-  REQUIRE_DONE(cluster_in(folder.path(), {"assign", "--run", trained(), "--split", "test", "--limit", "7", "--out", "t.csv"}));
+  done(cluster_in(folder.path(), {"assign", "--run", trained(), "--split", "test", "--limit", "7", "--out", "t.csv"}));
   std::string test = read_text(folder.path("t.csv"));
   CHECK(std::count(test.begin(), test.end(), '\n') == 8);
 }
@@ -333,8 +277,8 @@ TEST_CASE("sample draws a row a cluster, the same images in any batches, and ima
     all.insert(all.end(), more.begin(), more.end());
     return all;
   };
-  REQUIRE_DONE(cluster_in(folder.path(), with({"--out", "a.png"})));
-  REQUIRE_DONE(cluster_in(folder.path(), with({"--out", "b.png", "--batch", "5"})));
+  done(cluster_in(folder.path(), with({"--out", "a.png"})));
+  done(cluster_in(folder.path(), with({"--out", "b.png", "--batch", "5"})));
   Tensor picture = io::load_image(folder.path("a.png"));
   CHECK(picture.size(0) == 3 * 8 + 2 * 2);   // three rows, two pixels between
   CHECK(picture.size(1) == 4 * 8 + 3 * 2);
@@ -343,15 +287,15 @@ TEST_CASE("sample draws a row a cluster, the same images in any batches, and ima
   CHECK(sidecar.at("clusters") == Json({0, 1, 2}));
   CHECK(sidecar.at("network_calls") == 3);
   // One cluster by itself, with its own codes and other starting noise where it stands elsewhere.
-  REQUIRE_DONE(cluster_in(folder.path(), with({"--cluster", "0", "--out", "c.png"})));
+  done(cluster_in(folder.path(), with({"--cluster", "0", "--out", "c.png"})));
   CHECK_SAME(io::load_image(folder.path("c.png")), picture.rows(0, 8));
   for (const char* sampler : {"ddpm", "heun", "dpmpp-2m", "f-pndm"})
-    REQUIRE_DONE(cluster_in(folder.path(), {"sample", "--run", trained(), "--sampler", sampler, "--steps", "5", "--each", "1",
+    done(cluster_in(folder.path(), {"sample", "--run", trained(), "--sampler", sampler, "--steps", "5", "--each", "1",
                                             "--quiet", "--out", "s.png"}));
   Tensor square = full({8, 8, 1}, 0, DType::u8);
   for (int64_t row = 2; row < 6; ++row) std::memset(square.data<uint8_t>() + row * 8 + 2, 200, 4);
   io::save_png(folder.path("square.png"), square);
-  REQUIRE_DONE(cluster_in(folder.path(), with({"--like", "square.png", "--out", "like.png", "--guidance", "1"})));
+  done(cluster_in(folder.path(), with({"--like", "square.png", "--out", "like.png", "--guidance", "1"})));
   CHECK(Json::parse(read_text(folder.path("like.png.json"))).at("network_calls") == 6);
 }
 
@@ -359,7 +303,7 @@ TEST_CASE("eval writes scores beside k-means on pixels, and what a classifier se
   test::ScratchFolder folder;
   Result result = cluster_in(folder.path(), {"eval", "--run", trained(), "--out", "eval", "--each", "2", "--steps", "2",
                                              "--tries", "2", "--tsne", "30", "--quiet", "--json"});
-  REQUIRE_DONE(result);
+  done(result);
   Json json = Json::parse(result.out);
   std::vector<std::string> names;
   for (const Json& row : json.at("rows")) {
@@ -383,13 +327,13 @@ TEST_CASE("eval writes scores beside k-means on pixels, and what a classifier se
 TEST_CASE("choose keeps the run with the least F_lambda, and refuses runs that cannot be compared", "[cli][cluster]") {
   test::ScratchFolder folder;
   Args other = train_args("other", {"--pretrain-lr", "1e-6"});   // learns next to nothing
-  REQUIRE_DONE(cluster_in(folder.path(), other));
+  done(cluster_in(folder.path(), other));
   Result result = cluster_in(folder.path(), {"choose", "other", trained(), "--json"});
-  REQUIRE_DONE(result);
+  done(result);
   Json json = Json::parse(result.out);
   std::vector<double> energy = {json.at("runs")[0].at("free_energy"), json.at("runs")[1].at("free_energy")};
   CHECK(json.at("chosen") == (energy[0] < energy[1] ? "other" : trained()));
-  REQUIRE_DONE(cluster_in(folder.path(), train_args("lambda", {"--lambda", "1"})));
+  done(cluster_in(folder.path(), train_args("lambda", {"--lambda", "1"})));
   CHECK_EXIT(cluster_in(folder.path(), {"choose", "lambda", trained()}), 2, "not comparable");
 }
 
