@@ -215,7 +215,7 @@ TEST_CASE("chi2 falls as (N - 1) / samples, within a factor of two", "[ot][solve
       return true;
     });
     REQUIRE(curve.size() == 6);
-    CHECK(curve[0].chi2 > 0.3);  // there was something to do
+    CHECK(curve[0].chi2 > 0.1);  // there was something to do: twice the bound after 20 samples a target
     for (size_t i = 1; i < curve.size(); ++i) {
       double bound = double(N - 1) / (at[i] * double(N)), error = (curve[i].high - curve[i].low) / 2;
       INFO(name_of(kind) << ", " << at[i] << " samples a target: chi2 " << curve[i].chi2 << " +- " << error);
