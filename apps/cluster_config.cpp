@@ -7,10 +7,7 @@ namespace mote::apps {
 using config_keys::require;
 
 void validate(const ClusterConfig& c) {
-  require(c.size >= 0 && c.size <= 4096, "size", c.size, "0 (as it is) to 4096");
-  require(c.channels == 0 || c.channels == 1 || c.channels == 3, "channels", c.channels, "0 (as it is), 1 or 3");
-  require(c.limit >= 0, "limit", c.limit, "0 (all) or more");
-  require(c.T >= 1 && c.T <= 100000, "T", c.T, "1 to 100000");
+  config_keys::require_common(c);
   require(c.k_max >= 2 && c.k_max <= 1000, "k-max", c.k_max, "2 to 1000");
   cluster::matching_named(c.loss);
   cluster::code_view_named(c.view);
@@ -25,18 +22,7 @@ void validate(const ClusterConfig& c) {
   require(c.pretrain >= 0, "pretrain", c.pretrain, "0 or more");
   require(c.epochs >= 0, "epochs", c.epochs, "0 or more");
   require(c.pretrain + c.epochs >= 1, "epochs", c.epochs, "1 or more, or --pretrain must be");
-  require(c.batch >= 1 && c.batch <= 65536, "batch", c.batch, "1 to 65536");
   require(std::isfinite(c.pretrain_lr) && c.pretrain_lr > 0, "pretrain-lr", c.pretrain_lr, "a positive number");
-  require(std::isfinite(c.lr) && c.lr > 0, "lr", c.lr, "a positive number");
-  require(c.warmup >= 0, "warmup", c.warmup, "0 or more");
-  require(c.lr_schedule == "constant" || c.lr_schedule == "cosine", "lr-schedule", c.lr_schedule, "constant or cosine");
-  require(std::isfinite(c.weight_decay) && c.weight_decay >= 0, "weight-decay", c.weight_decay, "0 or more");
-  require(std::isfinite(c.clip) && c.clip >= 0, "clip", c.clip, "0 (no clipping) or more");
-  require(c.ema >= 0 && c.ema < 1, "ema", c.ema, "0 (none) or more, and below 1");
-  precision_named(c.precision);
-  require(c.log_every >= 1, "log-every", c.log_every, "1 or more");
-  require(c.save_every >= 0, "save-every", c.save_every, "0 (only at the end) or more");
-  require(c.sample_every >= 0, "sample-every", c.sample_every, "0 (only at the end) or more");
   require(c.sample_steps >= 0, "sample-steps", c.sample_steps, "0 (no grids) or more");
   cluster::cluster_schedule(c.schedule, c.T);
   cluster_count(c);
@@ -67,15 +53,7 @@ cluster::ModelConfig model_config(const ClusterConfig& config, int64_t size, int
 }
 
 nn::OptimizerOptions optimizer_options(const ClusterConfig& config, bool pretraining, int64_t steps) {
-  nn::OptimizerOptions options;
-  options.lr = pretraining ? config.pretrain_lr : config.lr;
-  options.weight_decay = config.weight_decay;
-  options.clip = config.clip;
-  options.warmup = config.warmup;
-  options.schedule = config.lr_schedule;
-  options.total_steps = steps;
-  options.ema = config.ema;
-  return options;
+  return config_keys::optimizer_of(config, pretraining ? config.pretrain_lr : config.lr, steps);
 }
 
 cluster::MixtureOptions mixture_options(const ClusterConfig& config, int64_t components, bool first) {

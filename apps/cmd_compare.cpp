@@ -395,11 +395,8 @@ Tensor Compare::draw_cell(Cell& cell, PartOfCell part,
                           const std::function<Tensor(int64_t first, int64_t count)>& draw_batch) const {
   const nn::UNetConfig& unet = checkpoint_.unet;
   Tensor images = empty({o_.count, unet.size, unet.size, unet.channels}, DType::u8);
-  int64_t done = 0;
-  if (part.images.defined()) {
-    done = part.images.size(0);
-    images.rows(0, done).copy_(part.images);
-  }
+  int64_t done = part.count();
+  if (done > 0) images.rows(0, done).copy_(part.images);
   Clock::time_point begun = Clock::now(), saved = begun;
   double seconds_before = part.seconds;
   while (done < o_.count) {
@@ -436,7 +433,7 @@ void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& referenc
   for (const Cell* cell : open) {
     parts.push_back(store_.load_part(*cell, settings_for(*cell)));
     total += cell->calls * o_.count;
-    if (parts.back().images.defined()) before += cell->calls * parts.back().images.size(0);
+    before += cell->calls * parts.back().count();
   }
   Progress progress("compare", before, total, "call", o_.common.quiet);
   for (size_t k = 0; k < open.size(); ++k) {
@@ -444,8 +441,7 @@ void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& referenc
     const Jumper* jumper = jumper_of(cell);
     bool is_copy = jumper && jumper->name.is_copy;
     std::string label = concat_text(cell.name(), " (", k + 1, "/", open.size(), ")");
-    int64_t drawn = parts[k].images.defined() ? parts[k].images.size(0) : 0,
-            goal = before + cell.calls * (o_.count - drawn);
+    int64_t goal = before + cell.calls * (o_.count - parts[k].count());
     auto draw_batch = [&](int64_t first, int64_t count) {
       DrawOptions options{.sampler = cell_options(o_, checkpoint_, jumper, cell.sampler, cell.steps),
                           .first = first,

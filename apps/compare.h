@@ -29,6 +29,7 @@ struct Cell {
 struct PartOfCell {
   Tensor images;               // u8 [n, H, W, C], n images of the cell's seed; undefined if n = 0
   double seconds = 0;          // drawing them took
+  int64_t count() const { return images.defined() ? images.size(0) : 0; }
 };
 
 /// The scores of real images against real ones, in the place of samples.

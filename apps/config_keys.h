@@ -3,6 +3,7 @@
 // config_flags.h, which needs CLI11.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "apps/common.h"
+#include "nn/optim.h"
 #include "tensor/error.h"
 
 namespace mote::apps {
@@ -55,6 +57,40 @@ inline std::string toml_value(const std::string& name, const std::string& value)
 template <class T>
 std::string toml_value(const std::string&, const T& value) {
   return text_of(value);
+}
+
+/// What every training is told about data, optimisation and output.
+template <class Config>
+void require_common(const Config& c) {
+  require(c.size >= 0 && c.size <= 4096, "size", c.size, "0 (as it is) to 4096");
+  require(c.channels == 0 || c.channels == 1 || c.channels == 3, "channels", c.channels, "0 (as it is), 1 or 3");
+  require(c.limit >= 0, "limit", c.limit, "0 (all) or more");
+  require(c.T >= 1 && c.T <= 100000, "T", c.T, "1 to 100000");
+  require(c.batch >= 1 && c.batch <= 65536, "batch", c.batch, "1 to 65536");
+  require(std::isfinite(c.lr) && c.lr > 0, "lr", c.lr, "a positive number");
+  require(c.warmup >= 0, "warmup", c.warmup, "0 or more");
+  require(c.lr_schedule == "constant" || c.lr_schedule == "cosine", "lr-schedule", c.lr_schedule, "constant or cosine");
+  require(std::isfinite(c.weight_decay) && c.weight_decay >= 0, "weight-decay", c.weight_decay, "0 or more");
+  require(std::isfinite(c.clip) && c.clip >= 0, "clip", c.clip, "0 (no clipping) or more");
+  require(c.ema >= 0 && c.ema < 1, "ema", c.ema, "0 (none) or more, and below 1");
+  precision_named(c.precision);
+  require(c.log_every >= 1, "log-every", c.log_every, "1 or more");
+  require(c.save_every >= 0, "save-every", c.save_every, "0 (only at the end) or more");
+  require(c.sample_every >= 0, "sample-every", c.sample_every, "0 (only at the end) or more");
+}
+
+/// The optimiser that those keys ask for.
+template <class Config>
+nn::OptimizerOptions optimizer_of(const Config& c, double lr, int64_t steps) {
+  nn::OptimizerOptions options;
+  options.lr = lr;
+  options.weight_decay = c.weight_decay;
+  options.clip = c.clip;
+  options.warmup = c.warmup;
+  options.schedule = c.lr_schedule;
+  options.total_steps = steps;
+  options.ema = c.ema;
+  return options;
 }
 
 }  // namespace config_keys

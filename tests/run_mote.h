@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "tensor/io/safetensors.h"
 #include "tests/support.h"
 
 namespace mote::test {
@@ -130,6 +131,23 @@ inline Result done(const Result& result) {
   INFO(told(result));
   REQUIRE(result.code == 0);
   return result;
+}
+
+/// "" if two checkpoints hold the same tensors, bit for bit, and the same metadata under `keys`; else the first
+/// difference.
+inline std::string checkpoint_difference(const std::string& a, const std::string& b,
+                                         const std::vector<const char*>& keys) {
+  io::Safetensors one = io::load_safetensors(a), other = io::load_safetensors(b);
+  if (one.tensors.size() != other.tensors.size() || one.tensors.empty()) return "other tensors";
+  for (const auto& [name, tensor] : one.tensors) {
+    auto found = other.tensors.find(name);
+    if (found == other.tensors.end()) return name + " is missing";
+    if (std::string different = difference(found->second, tensor, 0, 0); !different.empty())
+      return name + ": " + different;
+  }
+  for (const char* key : keys)
+    if (one.metadata.at(key) != other.metadata.at(key)) return std::string("metadata ") + key;
+  return "";
 }
 
 }  // namespace mote::test

@@ -40,19 +40,9 @@ const std::string& trained() {
 
 void copy_run(const test::ScratchFolder& folder) { fs::copy(trained(), folder.path("run"), fs::copy_options::recursive); }
 
-/// "" if model.*, ema.*, opt.* and what is resumed from are equal, else the first difference.
+/// Tensors, and what is resumed from.
 std::string checkpoint_difference(const std::string& a, const std::string& b) {
-  io::Safetensors one = io::load_safetensors(a), other = io::load_safetensors(b);
-  if (one.tensors.size() != other.tensors.size() || one.tensors.empty()) return "other tensors";
-  for (const auto& [name, tensor] : one.tensors) {
-    auto found = other.tensors.find(name);
-    if (found == other.tensors.end()) return name + " is missing";
-    if (std::string difference = test::difference(found->second, tensor, 0, 0); !difference.empty())
-      return name + ": " + difference;
-  }
-  for (const char* key : {"step", "images", "random", "seed", "unet", "data_hash"})
-    if (one.metadata.at(key) != other.metadata.at(key)) return std::string("metadata ") + key;
-  return "";
+  return test::checkpoint_difference(a, b, {"step", "images", "random", "seed", "unet", "data_hash"});
 }
 
 void flip_byte(const std::string& path, int64_t from_end) {

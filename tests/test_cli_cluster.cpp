@@ -41,19 +41,10 @@ const std::string& trained() {
   return run;
 }
 
-/// "" if the tensors of two checkpoints are the same bits, else the first difference.
+/// Tensors, and what is resumed from.
 std::string checkpoint_difference(const std::string& a, const std::string& b) {
-  io::Safetensors one = io::load_safetensors(a), other = io::load_safetensors(b);
-  if (one.tensors.size() != other.tensors.size() || one.tensors.empty()) return "other tensors";
-  for (const auto& [name, tensor] : one.tensors) {
-    auto found = other.tensors.find(name);
-    if (found == other.tensors.end()) return name + " is missing";
-    if (std::string difference = test::difference(found->second, tensor, 0, 0); !difference.empty())
-      return name + ": " + difference;
-  }
-  for (const char* key : {"step", "fitted_step", "noise", "matching", "free_energy", "random_offset", "data_hash"})
-    if (one.metadata.at(key) != other.metadata.at(key)) return std::string("metadata ") + key;
-  return "";
+  return test::checkpoint_difference(
+      a, b, {"step", "fitted_step", "noise", "matching", "free_energy", "random_offset", "data_hash"});
 }
 
 std::string checkpoint_in(const std::string& run) { return run + "/checkpoint.safetensors"; }

@@ -5,6 +5,7 @@
 
 #include "diffusion/ot/map.h"
 #include "diffusion/ot/method.h"
+#include "diffusion/ot/normal.h"
 #include "tests/ot_support.h"
 
 using namespace mote;

@@ -7,6 +7,7 @@
 
 #include "diffusion/ot/map.h"
 #include "diffusion/ot/method.h"
+#include "diffusion/ot/normal.h"
 #include "tensor/kernels.h"
 #include "tests/ot_support.h"
 

@@ -58,9 +58,6 @@ std::vector<double> as_vector(const Tensor& values);
 ///   best     the one of these and of zero with the least chi2 on N samples each
 std::vector<double> start_heights(const Problem& problem, const std::string& automatic);
 
-/// z with P(N(0, 1) > z) = p, 0 < p < 1, within 1e-12.
-double upper_quantile(double p);
-
 /// How far heights move for masses to change e-fold: with tau_i = nu_i / (dw_i / dh_i), the diagonal Newton step from w
 /// to nu is -tau_i (w_i - nu_i) / nu_i. The density of small gaps between the two best scores is the sum of all
 /// dw_i / dh_i, so the typical gap, from samples x, is the mean tau; among independent directions tau_i goes with

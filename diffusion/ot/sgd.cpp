@@ -11,6 +11,7 @@
 
 #include "diffusion/ot/keys.h"
 #include "diffusion/ot/method.h"
+#include "diffusion/ot/normal.h"
 #include "tensor/error.h"
 #include "tensor/kernels.h"
 

@@ -5,6 +5,7 @@
 
 #include "diffusion/ot/keys.h"
 #include "diffusion/ot/method.h"
+#include "diffusion/ot/normal.h"
 #include "tensor/error.h"
 
 namespace mote::ot {
@@ -17,20 +18,6 @@ void centre(std::vector<double>& heights) {
 Tensor as_tensor(const std::vector<double>& values) { return from(values, {int64_t(values.size())}, DType::f64); }
 Tensor as_heights(const std::vector<double>& heights) { return from(heights, {int64_t(heights.size())}, DType::f32); }
 std::vector<double> as_vector(const Tensor& values) { return values.to_vector(); }
-
-double upper_quantile(double p) {
-  check(p > 0 && p < 1, "ot::upper_quantile: needs 0 < p < 1, got ", p);
-  // Newton's method on ln P(Z > z), which is concave; |z| < 39 for every p that f64 can hold.
-  if (p > 0.5) return -upper_quantile(1 - p);
-  double z = std::sqrt(std::max(0.0, -2 * std::log(2 * p)));
-  for (int step = 0; step < 50; ++step) {
-    double tail = 0.5 * std::erfc(z * std::sqrt(0.5)), density = std::exp(-0.5 * z * z) / std::sqrt(2 * M_PI);
-    double move = std::log(tail / p) * tail / density;
-    z += move;
-    if (std::abs(move) < 1e-13 * (1 + z)) break;
-  }
-  return z;
-}
 
 std::vector<double> start_heights(const Problem& problem, const std::string& automatic) {
   const Targets& targets = problem.targets;
