@@ -89,7 +89,9 @@ void pack_block(E* block, int64_t ld, const Matrix<TA>& a, int64_t m0, int64_t r
     }
     return;
   }
-  transpose<compute_t<E>>(block, ld, a.data + k0 * a.ld + m0, a.ld, rows, length);
+  const TA* from = a.data + k0 * a.ld + m0;
+  if constexpr (std::is_same_v<E, bf16> && std::is_same_v<TA, bf16>) transpose(block, ld, from, a.ld, rows, length);
+  else transpose<compute_t<E>>(block, ld, from, a.ld, rows, length);
 }
 
 /// gemm_block (below) in tiles of AMX.

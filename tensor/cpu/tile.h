@@ -98,15 +98,11 @@ MOTE_INLINE void store_vector_as(T* to, const Vector<C>& v) {
   }
 }
 
-/// to[i ldto + j] = from[j ldfrom + i] for a square of kLanes rows, turned in registers: each stage exchanges blocks of
-/// half the size of the one before.
-template <class C, class T>
-MOTE_INLINE void transpose_square(C* to, int64_t ldto, const T* from, int64_t ldfrom) {
+/// Transposes a square of kLanes rows in registers: each stage exchanges blocks of half the size of the one before.
+template <class C>
+MOTE_INLINE void turn_square(Vector<C> (&rows)[kLanes<C>]) {
   constexpr int N = kLanes<C>;
   using Lane = std::conditional_t<sizeof(C) == 8, int64_t, int32_t>;
-  Vector<C> rows[N];
-#pragma GCC unroll 16
-  for (int i = 0; i < N; ++i) rows[i] = load_vector_as<C>(from + i * ldfrom);
 #pragma GCC unroll 4
   for (int half = N / 2; half > 0; half /= 2) {
     Vector<Lane> low{}, high{};
@@ -123,6 +119,16 @@ MOTE_INLINE void transpose_square(C* to, int64_t ldto, const T* from, int64_t ld
       rows[i + half] = __builtin_shuffle(a, b, high);
     }
   }
+}
+
+/// to[i ldto + j] = from[j ldfrom + i] for a square of kLanes rows.
+template <class C, class T>
+MOTE_INLINE void transpose_square(C* to, int64_t ldto, const T* from, int64_t ldfrom) {
+  constexpr int N = kLanes<C>;
+  Vector<C> rows[N];
+#pragma GCC unroll 16
+  for (int i = 0; i < N; ++i) rows[i] = load_vector_as<C>(from + i * ldfrom);
+  turn_square<C>(rows);
 #pragma GCC unroll 16
   for (int i = 0; i < N; ++i) store_vector(to + i * ldto, rows[i]);
 }
@@ -148,6 +154,32 @@ void transpose(To* to, int64_t ldto, const From* from, int64_t ldfrom, int64_t r
       }
     }
   }
+}
+
+/// to[i ldto + j] = from[j ldfrom + i] for i < rows, j < columns. Elements of two bytes are turned two at a time: rows 2j
+/// and 2j + 1 of `from` side by side are a row of words, and words transpose like floats.
+inline void transpose(bf16* to, int64_t ldto, const bf16* from, int64_t ldfrom, int64_t rows, int64_t columns) {
+  constexpr int64_t N = kLanes<float>;
+  typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+  int64_t whole_rows = rows / N * N, whole_columns = columns / (2 * N) * (2 * N);
+  for (int64_t j = 0; j < whole_columns; j += 2 * N) {
+    for (int64_t i = 0; i < whole_rows; i += N) {
+      Vector<float> words[N];
+#pragma GCC unroll 16
+      for (int w = 0; w < N; ++w) {
+        Half low, high;
+        std::memcpy(&low, from + (j + 2 * w) * ldfrom + i, sizeof low);
+        std::memcpy(&high, from + (j + 2 * w + 1) * ldfrom + i, sizeof high);
+        words[w] = std::bit_cast<Vector<float>>(__builtin_convertvector(low, Vector<uint32_t>) |
+                                                __builtin_convertvector(high, Vector<uint32_t>) << 16);
+      }
+      turn_square<float>(words);
+#pragma GCC unroll 16
+      for (int w = 0; w < N; ++w) std::memcpy(static_cast<void*>(to + (i + w) * ldto + j), &words[w], sizeof words[w]);
+    }
+  }
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j) to[i * ldto + j] = from[j * ldfrom + i];
 }
 
 /// A pointer the optimiser may not express through another one: keeps row addresses in few registers.
