@@ -6,16 +6,13 @@
 #include "diffusion/ot/solver.h"
 #include "tensor/random.h"
 #include "tests/diffusion_support.h"
+#include "tests/sanitized.h"
 
 namespace mote::test {
 
 /// Builds with sanitizers run some twenty times slower: tests that draw many samples draw a tenth of them there, and
 /// allow sqrt(10) times the error.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr double kFewer = 0.1, kLooser = 3.2;
-#else
-inline constexpr double kFewer = 1, kLooser = 1;
-#endif
+inline constexpr double kFewer = kSanitized ? 0.1 : 1, kLooser = kSanitized ? 3.2 : 1;
 
 inline bool same_bits(const Tensor& a, const Tensor& b) {
   return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), size_t(a.nbytes())) == 0;

@@ -1,10 +1,10 @@
-// sanitized.h - whether the build checks every access, which makes it some twenty times slower: long tests then do
-// less.
+// sanitized.h - whether what is tested was built to check every access, which makes it some twenty times slower: long
+// tests then do less. (The tests themselves are built without, so the compiler's own macros do not tell.)
 #pragma once
 
 namespace mote::test {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef MOTE_SANITIZED
 inline constexpr bool kSanitized = true;
 #else
 inline constexpr bool kSanitized = false;
