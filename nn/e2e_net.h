@@ -1,5 +1,5 @@
-// e2e_net.h - end-to-end networks from an image to a mask or a restored image: a plain U-Net, and a coarse FCN that is weak
-// on purpose. Their frozen output is the prior of diffusion/resensemble. Losses are in segmentation_losses.h.
+// e2e_net.h - end-to-end networks from an image to a mask or a restored image: a plain U-Net, and a coarse FCN that is
+// weak on purpose. Their frozen output is the prior of diffusion/resensemble. Losses are in segmentation_losses.h.
 #pragma once
 #include <deque>
 #include <optional>
@@ -17,7 +17,7 @@ struct E2ENetConfig {
   /// "e-28" (16,32,64), "e-64" (16..128), "e-128" (32..512), "e-weak" (fcn 16,32,64).
   /// Throws Error(usage) listing the names otherwise.
   static E2ENetConfig preset(const std::string& name);
-  /// The multiple that height and width of an image must be of.
+  /// The multiple that height and width are brought to inside.
   int64_t stride() const;
   void validate() const;   // Error(usage)
   bool operator==(const E2ENetConfig&) const = default;
@@ -30,8 +30,8 @@ E2ENetConfig e2e_net_config_from_json(const std::string& text);   // Error(check
 class E2ENet : public Module {
  public:
   E2ENet(const E2ENetConfig& config, uint64_t seed);
-  /// x [N, H, W, channels_in] in [-1, 1], H and W multiples of stride(); logits or image [N, H, W, channels_out] of its
-  /// dtype. Images may be of any such size.
+  /// x [N, H, W, channels_in] in [-1, 1] of any size; logits or image [N, H, W, channels_out] of its dtype. Where H or W is
+  /// no multiple of stride(), zeros are added below and on the right, and cut off again.
   Tensor forward(const Tensor& x) const;
   const E2ENetConfig& config() const { return config_; }
 
