@@ -19,6 +19,7 @@ void add_compare_command(CLI::App& app);
 void add_cluster_command(CLI::App& app);
 void add_gmm_command(CLI::App& app);
 void add_ot_command(CLI::App& app);
+void add_segment_command(CLI::App& app);
 
 /// `mote eval cluster` and `mote eval seg`, below `mote eval`.
 void add_eval_cluster_command(CLI::App& eval);

@@ -159,6 +159,7 @@ int run(int argc, char** argv) {
   add_cluster_command(app);
   add_gmm_command(app);
   add_ot_command(app);
+  add_segment_command(app);
   if (argc == 1) {
     std::fprintf(stderr, "%s", app.help().c_str());
     return 2;

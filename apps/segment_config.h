@@ -15,7 +15,7 @@ namespace mote::apps {
 struct SegmentData {
   std::string data = "synthetic:fashionseg28";
   int64_t size = 0, channels = 0, limit = 0, classes = 0, ignore = -1;
-  std::string colours;
+  std::string colours{};
 };
 
 template <class Config, class Fn>

@@ -3,19 +3,28 @@
 #include <cmath>
 
 #include "apps/image_source.h"
+#include "apps/seg_folder.h"
 #include "apps/segment_loop.h"
 #include "apps/segment_prior.h"
 #include "diffusion/metrics/segmentation.h"
 #include "diffusion/resensemble/folds.h"
 #include "nn/segmentation_losses.h"
-#include "tensor/io/file.h"
 
 namespace mote::apps {
 
 // ---- Data ----------------------------------------------------------------------------------------------------------
 
-std::vector<int64_t> folds_of(const Pairs& data, int64_t folds) {
-  return resensemble::assign_folds(data.count(), folds, 0);   // the same cut for every seed of a training
+std::vector<int64_t> folds_of(const Pairs& data, const std::string& spec, int64_t folds) {
+  std::vector<std::string> groups;
+  const std::string prefix = "pairs:";
+  if (spec.starts_with(prefix)) {
+    PairFolder folder = open_folder(spec.substr(prefix.size()));
+    for (const std::string& name : data.names) {
+      auto found = folder.groups.find(name);
+      groups.push_back(found == folder.groups.end() ? "image " + name : "group " + found->second);
+    }
+  }
+  return resensemble::assign_folds(data.count(), folds, 0, groups);
 }
 
 Pairs pairs_at(const Pairs& data, const std::vector<int64_t>& numbers) {
@@ -26,10 +35,7 @@ Pairs pairs_at(const Pairs& data, const std::vector<int64_t>& numbers) {
   if (data.truths.defined()) part.truths = take_rows(data.truths, numbers);
   part.names.clear();
   for (int64_t i : numbers) part.names.push_back(data.names[size_t(i)]);
-  io::Hasher hasher;
-  hasher.update(data.hash.data(), data.hash.size());
-  hasher.update(numbers.data(), numbers.size() * sizeof(int64_t));
-  part.hash = hasher.hex();
+  part.hash = pairs_hash(part);
   return part;
 }
 
@@ -65,7 +71,10 @@ Tensor segment_picture(const Tensor& images, const Tensor& masks, int64_t classe
         uint8_t v = grey(double(id) / double(classes - 1));
         put(panel, v, v, v);
       };
-      auto largest = [&](const Tensor& x) { return *std::max_element(x.data<float>() + pixel * K, x.data<float>() + (pixel + 1) * K); };
+      auto largest = [&](const Tensor& x) {
+        const float* at = x.data<float>() + pixel * K;
+        return *std::max_element(at, at + K);
+      };
       const uint8_t* image = images.data<uint8_t>() + pixel * C;
       put(0, image[0], image[C == 3 ? 1 : 0], image[C == 3 ? 2 : 0]);
       put_class(1, masks.data<uint8_t>()[pixel]);
@@ -94,7 +103,7 @@ class E2ETask : public SegmentTask {
       : config_(config), device_(device), train_(load_pairs(pair_options(config, "train"))), name_(train_.name) {
     Pairs val;
     if (config.folds > 0) {
-      std::vector<int64_t> fold_of = folds_of(train_, config.folds);
+      std::vector<int64_t> fold_of = folds_of(train_, config.data, config.folds);
       train_ = pairs_at(train_, resensemble::members(fold_of, config.fold, false));
     }
     val_ = load_pairs(pair_options(config, "val"));

@@ -38,8 +38,8 @@ SegmentResult train_segment_ddpm(const SegmentJob<DdpmConfig>& job);
 
 /// The part of `data` with these numbers, its hash told by theirs.
 Pairs pairs_at(const Pairs& data, const std::vector<int64_t>& numbers);
-/// The fold of every training image, by the groups that the data have.
-std::vector<int64_t> folds_of(const Pairs& data, int64_t folds);
+/// The fold of every training image of a SPEC: images of one group (index.csv) fall into one. The same for every seed.
+std::vector<int64_t> folds_of(const Pairs& data, const std::string& spec, int64_t folds);
 
 /// Mean Dice over images of decisions against masks (2 classes), or the mean IoU over classes. predicted u8 [N, H, W].
 double segment_score(const Tensor& predicted, const Tensor& masks, int64_t classes);
