@@ -110,7 +110,8 @@ void add_segment_command(CLI::App& app) {
   add_segment_predict(*segment);
   add_segment_eval(*segment);
   auto common = std::make_shared<CommonOptions>();
-  add_command(*segment, "theory", "Tables of a problem with an exact answer: what samplers and errors do to the estimate",
+  add_command(*segment, "theory",
+              "Tables of a problem with an exact answer: what samplers and errors do to the estimate",
               "mote segment theory", *common, [common] { run_theory(*common); });
 }
 

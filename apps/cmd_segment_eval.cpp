@@ -1,5 +1,5 @@
-// cmd_segment_eval.cpp - `mote segment eval`: end-to-end model, its symmetries, an ensemble of models, and every residual
-// DDPM given, side by side on the same images; the scores are in segment_eval.h.
+// cmd_segment_eval.cpp - `mote segment eval`: end-to-end model, its symmetries, an ensemble of models, and every
+// residual DDPM given, side by side on the same images; the scores are in segment_eval.h.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -41,7 +41,8 @@ std::vector<NamedRun> named_runs(const std::vector<std::string>& given) {
   std::vector<NamedRun> runs;
   for (const std::string& word : given) {
     size_t at = word.find('=');
-    NamedRun run = at == std::string::npos ? NamedRun{run_name(word), word} : NamedRun{word.substr(0, at), word.substr(at + 1)};
+    NamedRun run =
+        at == std::string::npos ? NamedRun{run_name(word), word} : NamedRun{word.substr(0, at), word.substr(at + 1)};
     if (run.name.empty() || run.path.empty()) fail(Error::Kind::usage, "--run: '", word, "' is not NAME=DIR");
     for (const NamedRun& other : runs)
       if (other.name == run.name) fail(Error::Kind::usage, "--run: the name '", run.name, "' is given twice");
@@ -104,19 +105,21 @@ Guess guess_of(const Tensor& p, int64_t classes) {
   return {flat(p), flat(p), {}, {}};
 }
 
-// ---- The rows --------------------------------------------------------------------------------------------------------
+// ---- The rows -------------------------------------------------------------------------------------------------------
 
 class Evaluation {
  public:
   Evaluation(const EvalOptions& o, Device device) : o_(o), device_(device), runs_(named_runs(o.runs)) {
     ks_ = int_list("--samples", o.samples);
     std::sort(ks_.begin(), ks_.end());
-    if (ks_.empty() || ks_.front() < 1) fail(Error::Kind::usage, "--samples: numbers of 1 or more needed, got ", o.samples);
+    if (ks_.empty() || ks_.front() < 1)
+      fail(Error::Kind::usage, "--samples: numbers of 1 or more needed, got ", o.samples);
     if (o.prior.e2e.empty() && runs_.empty()) fail(Error::Kind::usage, "give --e2e RUN, --run NAME=DIR, or both");
     for (const NamedRun& run : runs_) models_.push_back(load_ddpm("--run", run.path, o.sampling.weights, device));
     if (!o.prior.e2e.empty()) e2e_.emplace(load_e2e("--e2e", o.prior.e2e, device));
     for (const DdpmModel& model : models_) o.sampling.options(model, ks_.back(), o.common.seed);
-    SegmentData told = models_.empty() ? static_cast<SegmentData>(e2e_->config) : static_cast<SegmentData>(models_[0].config);
+    SegmentData told =
+        models_.empty() ? static_cast<SegmentData>(e2e_->config) : static_cast<SegmentData>(models_[0].config);
     if (o.limit >= 0) told.limit = o.limit;
     data_ = load_pairs(pair_options(told, o.split));
     for (const DdpmModel& model : models_) require_fits(model, data_.images, data_.classes);
@@ -186,7 +189,8 @@ class Evaluation {
   }
 
   double per_image(Clock::time_point begun) const {
-    return 1000 * std::chrono::duration<double>(Clock::now() - begun).count() / double(std::max<int64_t>(1, data_.count()));
+    return 1000 * std::chrono::duration<double>(Clock::now() - begun).count() /
+           double(std::max<int64_t>(1, data_.count()));
   }
 
   void add_predictor(const std::string& name, const std::string& family,
@@ -202,8 +206,10 @@ class Evaluation {
   void add_end_to_end() {
     auto stoppable = [](int64_t) { exit_if_stopped(); };
     if (e2e_) {
-      add_predictor("E2E", "e2e", [&](const Tensor& x) { return e2e_probabilities(*e2e_, x, device_, false, stoppable); });
-      add_predictor("E2E + TTA", "tta", [&](const Tensor& x) { return e2e_probabilities(*e2e_, x, device_, true, stoppable); });
+      add_predictor("E2E", "e2e",
+                    [&](const Tensor& x) { return e2e_probabilities(*e2e_, x, device_, false, stoppable); });
+      add_predictor("E2E + TTA", "tta",
+                    [&](const Tensor& x) { return e2e_probabilities(*e2e_, x, device_, true, stoppable); });
     } else if (!o_.prior.is_none()) {
       Guess guess = guess_of(prior_.probability, data_.classes);
       SegmentRow row = score_guess("f as given", guess, data_, {});
@@ -234,7 +240,8 @@ class Evaluation {
     std::vector<double> weights;
     Tensor f = prior_in(model.coding, val_prior_.probability, val_.classes, model.config.hard_f);
     Tensor ids = class_ids(val_.masks);
-    Tensor x0 = resensemble::fill_ignored(resensemble::encode(model.coding, ids, val_.classes, kIgnored), f, ids, kIgnored);
+    Tensor x0 =
+        resensemble::fill_ignored(resensemble::encode(model.coding, ids, val_.classes, kIgnored), f, ids, kIgnored);
     for (size_t k = 0; k < ks_.size(); ++k) weights.push_back(resensemble::best_weight(concat(means[k], 0), f, x0));
     return weights;
   }
@@ -331,8 +338,9 @@ void write_page(const EvalOptions& o, const Evaluation& evaluation, const std::v
   if (differences.size() > 1) {
     page.heading("Differences over the same images");
     page.table(differences);
-    page.note("Mean difference of Dice and IoU at threshold 1/2, 95 % intervals of 10,000 paired resamples of the images. "
-              "better: the interval of Dice lies above 0.");
+    page.note(
+        "Mean difference of Dice and IoU at threshold 1/2, 95 % intervals of 10,000 paired resamples of the images. "
+        "better: the interval of Dice lies above 0.");
   }
   if (evaluation.picture().defined()) {
     io::save_png(o.out + "/pictures.png", evaluation.picture());
@@ -398,7 +406,9 @@ void add_segment_eval(CLI::App& segment) {
   command.add_option("--limit", o->limit, "only N images (default: as the runs; 0: all)")->group("Data");
   command.add_option("--val-limit", o->val_limit, "validation images for thresholds and weights (0: none are tuned)")
       ->group("Data")->capture_default_str();
-  command.add_option("--samples", o->samples, "K, as in 1,4,9: rows for each")->group("Sampling")->capture_default_str();
+  command.add_option("--samples", o->samples, "K, as in 1,4,9: rows for each")
+      ->group("Sampling")
+      ->capture_default_str();
   o->sampling.add_flags(command);
   command.add_option("--out", o->out, "folder for report.html, eval.json and pictures.png")->group("Output");
 }

@@ -191,7 +191,8 @@ void check(const PredictOptions& o) {
     fail(Error::Kind::usage, "--e2e, --f and --f-dir name the same thing, the prior; give one of them");
   if (o.weight > 1 || (o.weight < 0 && o.weight != -1))
     fail(Error::Kind::usage, "--weight: must be 0 to 1, or -1 for the target's own, got ", o.weight);
-  if (!(o.threshold > 0 && o.threshold < 1)) fail(Error::Kind::usage, "--threshold: must lie between 0 and 1, got ", o.threshold);
+  if (!(o.threshold > 0 && o.threshold < 1))
+    fail(Error::Kind::usage, "--threshold: must lie between 0 and 1, got ", o.threshold);
   if (o.limit < 0) fail(Error::Kind::usage, "--limit: must be 0 (all) or more, got ", o.limit);
   if (o.tta && (!o.run.empty())) fail(Error::Kind::usage, "--tta: only with --e2e alone");
 }
@@ -244,8 +245,9 @@ void run_predict(const PredictOptions& o) {
             save(first + i, {row(e.mean, i), row(e.probability, i), row(e.variance, i), row(e.residual, i)});
         });
   }
-  Json json = {{"command", command_line()}, {"images", data.count()}, {"checkpoint", c.path}, {"checkpoint_hash", c.hash},
-               {"prior", about}, {"seed", o.common.seed}, {"threshold", o.threshold}};
+  Json json = {{"command", command_line()}, {"images", data.count()}, {"checkpoint", c.path},
+               {"checkpoint_hash", c.hash}, {"prior", about},         {"seed", o.common.seed},
+               {"threshold", o.threshold}};
   if (model) {
     json["samples"] = o.samples;
     json["sampler"] = o.sampling.text();
@@ -269,7 +271,8 @@ void add_segment_predict(CLI::App& segment) {
       "  mote segment predict --run runs/res --f-dir my-probabilities --images photos --out masks",
       o->common, [o] { run_predict(*o); });
   command.add_option("--run", o->run, "run folder or checkpoint of train-ddpm")->group("Model");
-  command.add_option("--e2e", o->prior.e2e, "run of train-e2e: the prior, or without --run the predictor")->group("Model");
+  command.add_option("--e2e", o->prior.e2e, "run of train-e2e: the prior, or without --run the predictor")
+      ->group("Model");
   command.add_option("--f", o->prior.f, "file of cache-f, as the prior")->group("Model");
   command.add_option("--f-dir", o->prior.f_dir, "folder with a probability map (png, npy) a picture, as the prior")
       ->group("Model");

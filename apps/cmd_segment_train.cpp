@@ -43,8 +43,8 @@ void print_result(const SegmentResult& r, const std::string& command, bool is_e2
     std::cout << out.dump(2) << "\n";
     return;
   }
-  std::cout << (r.signal ? "stopped" : "done") << " at step " << r.step << " (" << count_text(r.images) << " images) after "
-            << seconds_text(r.seconds);
+  std::cout << (r.signal ? "stopped" : "done") << " at step " << r.step << " (" << count_text(r.images)
+            << " images) after " << seconds_text(r.seconds);
   if (std::isfinite(r.score)) std::cout << ", validation " << short_number(r.score);
   if (is_e2e && r.best_step >= 0)
     std::cout << " at step " << r.best_step << ", temperature " << short_number(r.temperature);
@@ -104,7 +104,8 @@ std::vector<std::string> train_folds(const CacheOptions& o) {
     SegmentResult result = train_e2e(job);
     if (result.signal) throw Exit{128 + result.signal};
     if (!job.common.quiet)
-      std::cerr << "fold " << fold + 1 << " of " << job.config.folds << ": validation " << short_number(result.score) << "\n";
+      std::cerr << "fold " << fold + 1 << " of " << job.config.folds << ": validation " << short_number(result.score)
+                << "\n";
     runs.push_back(job.out);
   }
   return runs;
@@ -114,7 +115,8 @@ void run_cache(CacheOptions& o) {
   E2EConfig& config = o.job.config;
   if (o.job.out.empty()) fail(Error::Kind::usage, "--out: the folder is missing");
   if (config.folds == 0 && o.e2e.empty())
-    fail(Error::Kind::usage, "give --folds K to train the models of K folds, or --e2e RUN to predict everything with one "
+    fail(Error::Kind::usage,
+         "give --folds K to train the models of K folds, or --e2e RUN to predict everything with one "
          "model, which knows its training images");
   if (config.fold != 0) fail(Error::Kind::usage, "--fold: cache-f trains all folds");
   validate(config);
@@ -133,7 +135,8 @@ void run_cache(CacheOptions& o) {
   cached.folds = config.folds;
   cached.source = config.folds > 0 ? concat_text(config.folds, " folds of ", config.net)
                                    : "one model, " + whole->checkpoint.hash + ", which knows its training images";
-  if (config.folds > 0) cached.source += whole ? "; val and test by " + whole->checkpoint.hash : "; val and test their mean";
+  if (config.folds > 0)
+    cached.source += whole ? "; val and test by " + whole->checkpoint.hash : "; val and test their mean";
   Json residuals;
   for (const std::string& part : pair_splits(config.data)) {
     Pairs data = load_pairs(pair_options(config, part));
@@ -180,7 +183,8 @@ void run_cache(CacheOptions& o) {
     return;
   }
   std::cout << file << "\nmean |f - x0|:";
-  for (const auto& [part, value] : residuals.items()) std::cout << " " << part << " " << short_number(value.get<double>());
+  for (const auto& [part, value] : residuals.items())
+    std::cout << " " << part << " " << short_number(value.get<double>());
   if (std::isfinite(shift)) std::cout << "; val is " << short_number(shift) << " times train (cross-fitting aims at 1)";
   std::cout << "\n";
 }

@@ -102,7 +102,8 @@ SegmentCheckpoint from_metadata(const std::string& path, const Metadata& metadat
   return c;
 }
 
-/// Bytes of the largest convolution that the metadata asks for: refused before memory is made for more than the file has.
+/// Bytes of the largest convolution that the metadata asks for: refused before memory is made if the file has
+/// fewer.
 int64_t largest_tensor(const SegmentCheckpoint& c) {
   int64_t width = 1;
   if (c.kind == "e2e") {
@@ -179,8 +180,8 @@ SegmentCheckpoint load_segment(const std::string& flag, const std::string& given
                             ? load_newest(given, "to use it, give " + flag + " {}", load_segment_checkpoint)
                             : load_segment_checkpoint(given);
   if (!kind.empty() && c.kind != kind)
-    fail(Error::Kind::checkpoint, flag, ": ", c.path, " is of kind ", c.kind, ", needed is ", kind, " (mote segment train-",
-         kind, ")");
+    fail(Error::Kind::checkpoint, flag, ": ", c.path, " is of kind ", c.kind, ", needed is ", kind,
+         " (mote segment train-", kind, ")");
   return c;
 }
 

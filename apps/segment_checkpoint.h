@@ -31,11 +31,12 @@ struct SegmentCheckpoint {
 
 inline constexpr const char* kSegmentFormat = "mote-segment";   // in the metadata, as 'format'
 
-/// Writes one file, atomically, and sets checkpoint.hash. Throws Error(numeric) naming the first weight that is not finite,
-/// Error(resource) if it cannot be written.
+/// Writes one file, atomically, and sets checkpoint.hash. Throws Error(numeric) naming the first weight that is not
+/// finite, Error(resource) if it cannot be written.
 void save_segment_checkpoint(const std::string& path, SegmentCheckpoint& checkpoint);
 
-/// Everything read and checked, tensors against the network of the metadata. Throws Error(checkpoint) naming file and cause.
+/// Everything read and checked, tensors against the network of the metadata. Throws Error(checkpoint) naming file
+/// and cause.
 SegmentCheckpoint load_segment_checkpoint(const std::string& path);
 
 /// The checkpoint of a run folder, or a file. Error(checkpoint) unless it is of this kind ("" : any).

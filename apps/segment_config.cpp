@@ -13,7 +13,8 @@ void require_shared(const Config& c) {
   require(c.size >= 0 && c.size <= 4096, "size", c.size, "0 (as they are) to 4096");
   require(c.channels == 0 || c.channels == 1 || c.channels == 3, "channels", c.channels, "0 (as they are), 1 or 3");
   require(c.limit >= 0, "limit", c.limit, "0 (all) or more");
-  require(c.classes == 0 || (c.classes >= 2 && c.classes <= 255), "classes", c.classes, "0 (as the data say) or 2 to 255");
+  require(c.classes == 0 || (c.classes >= 2 && c.classes <= 255), "classes", c.classes,
+          "0 (as the data say) or 2 to 255");
   require(c.ignore >= -1 && c.ignore <= 255, "ignore", c.ignore, "-1 (none) to 255");
   require(c.shift >= 0 && c.shift <= 1024, "shift", c.shift, "0 to 1024");
   require(c.batch >= 1 && c.batch <= 65536, "batch", c.batch, "1 to 65536");

@@ -1,5 +1,5 @@
-// segment_config.h - all that `mote segment train-e2e` and `train-ddpm` can be told, each as one list of keys (the idea is in
-// train_config.h): what is asked of the data, and the settings of the end-to-end model and of the residual DDPM.
+// segment_config.h - all that `mote segment train-e2e` and `train-ddpm` can be told, each as one list of keys (the idea
+// is in train_config.h): what is asked of the data, and the settings of the end-to-end model and of the residual DDPM.
 #pragma once
 #include "apps/config_keys.h"
 #include "apps/pairs.h"
@@ -21,8 +21,8 @@ struct SegmentData {
 template <class Config, class Fn>
 void for_each_data_key(Config& c, Fn&& fn) {
   const char* data = "Data";
-  fn("data", c.data, Key::data, "images with masks: pairs:DIR, or synthetic: fashionseg28, fashionseg64, discs28, digits64",
-     data);
+  fn("data", c.data, Key::data,
+     "images with masks: pairs:DIR, or synthetic: fashionseg28, fashionseg64, discs28, digits64", data);
   fn("size", c.size, Key::numbers, "resize to this height and width (0: as they are)", data);
   fn("channels", c.channels, Key::numbers, "1 or 3 (0: as they are)", data);
   fn("limit", c.limit, Key::numbers, "only N images of each part (0: all)", data);
@@ -101,7 +101,8 @@ void for_each_key(Config& c, Fn&& fn) {
   fn("hard-f", c.hard_f, Key::numbers, "f is the decision, not the probability", prior);
   const char* network = "Network";
   fn("net", c.net, Key::numbers, "d28-cpu, d28, d32-rgb-cpu, d64-cpu, d64-s2d, d64-gpu, d128-gpu, tiny", network);
-  fn("condition", c.condition, Key::numbers, "concat: the image joins the input; sum: an encoding of it is added", network);
+  fn("condition", c.condition, Key::numbers, "concat: the image joins the input; sum: an encoding of it is added",
+     network);
   fn("rrdb", c.rrdb, Key::numbers, "with --condition sum: blocks of the image encoder", network);
   fn("see-f", c.see_f, Key::numbers, "the network sees f too (ours; the paper conditions on the image alone)", network);
   const char* diffusion = "Diffusion";
@@ -112,8 +113,8 @@ void for_each_key(Config& c, Fn&& fn) {
   fn("schedule", c.schedule, Key::numbers, "paper, scaled, or cosine", diffusion);
   fn("T", c.T, Key::numbers, "diffusion steps", diffusion);
   fn("prediction", c.prediction, Key::numbers, "what the network predicts: eps, x0, or v", diffusion);
-  fn("coding", c.coding, Key::numbers, "masks as binary, one-hot or bits (auto: binary for 2 classes, one-hot up to 12)",
-     diffusion);
+  fn("coding", c.coding, Key::numbers,
+     "masks as binary, one-hot or bits (auto: binary for 2 classes, one-hot up to 12)", diffusion);
   fn("foreground", c.foreground, Key::numbers, "additional weight of foreground pixels in the loss", diffusion);
   const char* moves = "Augmentation";
   fn("mirror", c.mirror, Key::numbers, "mirror left to right", moves);

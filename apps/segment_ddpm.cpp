@@ -60,8 +60,8 @@ class DdpmTask : public SegmentTask {
     Tensor f = prior_in(coding_, batch.guess, train_.classes, config_.hard_f);
     Tensor x0 = truth(ids, f), weight = weights(ids);
     StepDraws drawn = draw_step(config_.seed, step, x0.shape(), schedule_->steps(), 0);
-    return resensemble::training_loss(*net_, model_, *schedule_, batch.images.to(device_), x0.to(device_), f.to(device_),
-                                      drawn.t.to(device_), drawn.noise.to(device_),
+    return resensemble::training_loss(*net_, model_, *schedule_, batch.images.to(device_), x0.to(device_),
+                                      f.to(device_), drawn.t.to(device_), drawn.noise.to(device_),
                                       weight.defined() ? weight.to(device_) : weight);
   }
 
@@ -113,12 +113,12 @@ class DdpmTask : public SegmentTask {
   void finish(SegmentResult&) const override {}
   std::string plan() const override {
     std::string warning = resensemble::start_warning(*schedule_);
-    return concat_text("data       ", train_.name, ": ", count_text(train_.count()), " images of ", model_.net.size, "x",
-                       model_.net.size, "x", model_.net.image_channels, ", ", train_.classes, " classes as ",
-                       name_of(coding_), "\nprior      ", prior_.about, ", mean |R| ", short_residual(), "\nnetwork    ",
-                       config_.net, ": ", count_text(net_->parameter_count()), " parameters; target ", model_.target,
-                       ", schedule ", model_.is_resfusion() ? "resfusion" : model_.schedule, ", T ", model_.T, "\n",
-                       warning.empty() || model_.is_resfusion() ? "" : "warning    " + warning + "\n");
+    return concat_text("data       ", train_.name, ": ", count_text(train_.count()), " images of ", model_.net.size,
+                       "x", model_.net.size, "x", model_.net.image_channels, ", ", train_.classes, " classes as ",
+                       name_of(coding_), "\nprior      ", prior_.about, ", mean |R| ", short_residual(),
+                       "\nnetwork    ", config_.net, ": ", count_text(net_->parameter_count()), " parameters; target ",
+                       model_.target, ", schedule ", model_.is_resfusion() ? "resfusion" : model_.schedule, ", T ",
+                       model_.T, "\n", warning.empty() || model_.is_resfusion() ? "" : "warning    " + warning + "\n");
   }
 
  private:

@@ -12,7 +12,7 @@
 
 namespace mote::apps {
 
-// ---- Data ----------------------------------------------------------------------------------------------------------
+// ---- Data -----------------------------------------------------------------------------------------------------------
 
 std::vector<int64_t> folds_of(const Pairs& data, const std::string& spec, int64_t folds) {
   std::vector<std::string> groups;
@@ -43,11 +43,12 @@ double segment_score(const Tensor& predicted, const Tensor& masks, int64_t class
   if (classes > 2) return metrics::class_scores(predicted, masks, classes).mean_iou;
   double sum = 0;
   int64_t N = masks.size(0);
-  for (int64_t i = 0; i < N; ++i) sum += metrics::dice(metrics::count_pixels(predicted.rows(i, i + 1), masks.rows(i, i + 1)));
+  for (int64_t i = 0; i < N; ++i)
+    sum += metrics::dice(metrics::count_pixels(predicted.rows(i, i + 1), masks.rows(i, i + 1)));
   return N > 0 ? sum / double(N) : NAN;
 }
 
-// ---- Pictures ------------------------------------------------------------------------------------------------------
+// ---- Pictures -------------------------------------------------------------------------------------------------------
 
 Tensor segment_picture(const Tensor& images, const Tensor& masks, int64_t classes, const Tensor& f, const Tensor& mean,
                        const Tensor& residual, const Tensor& variance, resensemble::Coding coding) {
@@ -125,7 +126,8 @@ class E2ETask : public SegmentTask {
     return nn::bce_dice_loss(logits, truth.to(device_), weight.to(device_));
   }
 
-  nlohmann::ordered_json validate(int64_t step, const RunDir&, const std::function<void(const std::string&)>& say) override {
+  nlohmann::ordered_json validate(int64_t step, const RunDir&,
+                                  const std::function<void(const std::string&)>& say) override {
     Tensor logits = e2e_logits(*net_, val_.images, device_, [&](int64_t done) {
       say(concat_text("validating ", done, "/", val_.count()));
     });
@@ -170,8 +172,8 @@ class E2ETask : public SegmentTask {
     result.temperature = temperature_;
   }
   std::string plan() const override {
-    return concat_text("data       ", name_, ": ", count_text(train_.count()), " images of ", train_.images.size(1), "x",
-                       train_.images.size(2), "x", train_.images.size(3), ", ", train_.classes, " classes",
+    return concat_text("data       ", name_, ": ", count_text(train_.count()), " images of ", train_.images.size(1),
+                       "x", train_.images.size(2), "x", train_.images.size(3), ", ", train_.classes, " classes",
                        config_.folds > 0 ? concat_text(", without fold ", config_.fold, " of ", config_.folds) : "",
                        "; ", count_text(val_.count()), " to validate\nnetwork    ", config_.net, ": ",
                        count_text(net_->parameter_count()), " parameters\n");

@@ -41,7 +41,7 @@ metrics::Counts counts_at(const Tensor& soft, const Tensor& mask, double thresho
 
 }  // namespace
 
-// ---- Scores --------------------------------------------------------------------------------------------------------
+// ---- Scores ---------------------------------------------------------------------------------------------------------
 
 SegmentRow score_guess(const std::string& name, const Guess& guess, const Pairs& data, const Tensor& f_wrong) {
   SegmentRow row;
@@ -51,7 +51,8 @@ SegmentRow score_guess(const std::string& name, const Guess& guess, const Pairs&
   if (data.classes > 2) {
     row.classes = metrics::class_scores(guess.predicted, data.masks, data.classes);
     for (int64_t i = 0; i < N; ++i) {
-      double mean = metrics::class_scores(guess.predicted.rows(i, i + 1), data.masks.rows(i, i + 1), data.classes).mean_iou;
+      double mean =
+          metrics::class_scores(guess.predicted.rows(i, i + 1), data.masks.rows(i, i + 1), data.classes).mean_iou;
       row.iou.push_back(mean);
       row.dice.push_back(2 * mean / (1 + mean));
     }
@@ -118,7 +119,7 @@ void score_at(SegmentRow& row, const Tensor& soft, const Tensor& masks, double t
   row.tuned_iou = iou;
 }
 
-// ---- Comparisons ---------------------------------------------------------------------------------------------------
+// ---- Comparisons ----------------------------------------------------------------------------------------------------
 
 std::vector<Comparison> compare_rows(const std::vector<SegmentRow>& rows, uint64_t seed) {
   std::vector<Comparison> all;
@@ -135,7 +136,7 @@ std::vector<Comparison> compare_rows(const std::vector<SegmentRow>& rows, uint64
   return all;
 }
 
-// ---- Tables --------------------------------------------------------------------------------------------------------
+// ---- Tables ---------------------------------------------------------------------------------------------------------
 
 std::vector<std::vector<std::string>> table_of(const std::vector<SegmentRow>& rows, int64_t classes) {
   std::vector<std::vector<std::string>> table;
@@ -146,14 +147,15 @@ std::vector<std::vector<std::string>> table_of(const std::vector<SegmentRow>& ro
                        fixed(r.classes.accuracy), fixed(r.classes.mean_class_accuracy), fixed(r.ms, 1)});
     return table;
   }
-  bool exact = std::any_of(rows.begin(), rows.end(), [](const SegmentRow& r) { return std::isfinite(r.probability_rmse); });
+  bool exact =
+      std::any_of(rows.begin(), rows.end(), [](const SegmentRow& r) { return std::isfinite(r.probability_rmse); });
   table.push_back({"row", "K", "IoU", "Dice", "S", "maxF", "HD95", "ECE", "Brier", "MSE", "Dice tuned", "AUROC |R|"});
   if (exact) table[0].push_back("RMSE p");
   table[0].push_back("ms/img");
   for (const SegmentRow& r : rows) {
     table.push_back({r.name, r.samples > 0 ? std::to_string(r.samples) : "-", fixed(r.set.iou), fixed(r.set.dice),
-                     fixed(r.set.s), fixed(r.set.max_f), fixed(r.set.hd95, 2), fixed(r.ece), fixed(r.brier), fixed(r.mse),
-                     fixed(r.tuned_dice), fixed(r.auroc)});
+                     fixed(r.set.s), fixed(r.set.max_f), fixed(r.set.hd95, 2), fixed(r.ece), fixed(r.brier),
+                     fixed(r.mse), fixed(r.tuned_dice), fixed(r.auroc)});
     if (exact) table.back().push_back(fixed(r.probability_rmse));
     table.back().push_back(fixed(r.ms, 1));
   }

@@ -1,5 +1,5 @@
-// segment_eval.h - the rows of `mote segment eval`: what scores a soft map and a probability get, how they compare, and how
-// they are shown. Who predicts is in cmd_segment_eval.cpp.
+// segment_eval.h - the rows of `mote segment eval`: what scores a soft map and a probability get, how they compare, and
+// how they are shown. Who predicts is in cmd_segment_eval.cpp.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -23,7 +23,7 @@ struct Guess {
 struct SegmentRow {
   std::string name;
   int64_t samples = 0;                   // K; 0: no samples
-  std::string family;                    // e2e, tta, ensemble, plain, naive, residual, weighted, scaled, resfusion, otsu
+  std::string family;   // e2e, tta, ensemble, plain, naive, residual, weighted, scaled, resfusion, otsu
   double ms = 0;                         // an image
   double weight = -1, threshold = 0.5;   // that were tuned; -1: none
   std::vector<double> iou, dice;         // of each image, at 1/2
@@ -49,7 +49,7 @@ struct Comparison {
   int64_t samples = 0;
   metrics::Interval dice, iou;
 };
-/// Every row of the families residual and weighted against e2e, tta, ensemble, and against plain and naive of the same K.
+/// Every row of the families residual and weighted against e2e, tta and ensemble, and against plain and naive of its K.
 std::vector<Comparison> compare_rows(const std::vector<SegmentRow>& rows, uint64_t seed);
 
 std::vector<std::vector<std::string>> table_of(const std::vector<SegmentRow>& rows, int64_t classes);

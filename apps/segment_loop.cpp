@@ -192,8 +192,8 @@ SegmentResult run_loop(SegmentTask& task, RunDir& run, const LoopOptions& option
 void require_same_data(const SegmentCheckpoint* from, const Pairs& data) {
   if (from && from->data_hash != data.hash)
     fail(Error::Kind::data, "--resume: the data of '", data.name, "' is not what this run was trained on: its hash is ",
-         data.hash, " (", data.count(), " images), the run has ", from->data_hash, " (", from->data_count, " images of '",
-         from->data, "')");
+         data.hash, " (", data.count(), " images), the run has ", from->data_hash, " (", from->data_count,
+         " images of '", from->data, "')");
 }
 
 }  // namespace mote::apps

@@ -20,8 +20,8 @@ class SegmentTask {
   virtual Generator& random() = 0;                 // of dropout
   /// The loss of step `step`, from 0, a pure function of it and the weights.
   virtual Tensor loss(int64_t step) = 0;
-  /// Validates the weights that are in the module: numbers for the log, "score" among them (null: none). Called with the
-  /// averaged weights where there are some. `say` shows progress and throws Stopped if the validation may be left out.
+  /// Validates the weights that are in the module, the averaged ones where there are some: numbers for the log, "score"
+  /// among them (null: none). `say` shows progress. Throws Stopped at a signal if the validation may be left out.
   virtual nlohmann::ordered_json validate(int64_t step, const RunDir& run,
                                           const std::function<void(const std::string&)>& say) = 0;
   /// Fills in what the loop does not know: kind, net, data, prior, best weights.
@@ -46,7 +46,8 @@ struct LoopOptions {
 SegmentResult run_loop(SegmentTask& task, RunDir& run, const LoopOptions& options, Device device,
                        const SegmentCheckpoint* from);
 
-/// Common parts of the two jobs: checks the flags, opens the folder, loads what is resumed; then run(folder, config, from).
+/// What the two jobs share: checks the flags, opens the folder, loads what is resumed; then run(device, folder, config,
+/// from).
 template <class Config, class Run>
 SegmentResult run_job(const SegmentJob<Config>& job, const char* what, const std::string& kind, const Run& run) {
   if (job.resume && job.overwrite)
@@ -63,8 +64,8 @@ SegmentResult run_job(const SegmentJob<Config>& job, const char* what, const std
                                ? load_newest(job.out, "to continue from it, add --ckpt {}", load_segment_checkpoint)
                                : load_segment_checkpoint(job.ckpt);
   if (from.kind != kind)
-    fail(Error::Kind::checkpoint, "--resume: ", from.path, " is a run of mote segment train-", from.kind, ", not of train-",
-         kind);
+    fail(Error::Kind::checkpoint, "--resume: ", from.path, " is a run of mote segment train-", from.kind,
+         ", not of train-", kind);
   Config config = merge_keys(keys_from_json<Config>(what, from.train), job.config, job.given);
   validate(config);
   return run(device, folder, config, static_cast<const SegmentCheckpoint*>(&from));

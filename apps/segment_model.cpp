@@ -29,9 +29,9 @@ DdpmModel load_ddpm(const std::string& flag, const std::string& run, const std::
 void require_fits(const DdpmModel& model, const Tensor& images, int64_t classes) {
   const SegmentCheckpoint& c = model.checkpoint;
   if (images.size(1) != c.height || images.size(2) != c.width || images.size(3) != c.channels || classes != c.classes)
-    fail(Error::Kind::checkpoint, c.path, ": this denoiser is for images of ", c.height, " x ", c.width, " x ", c.channels,
-         " and ", c.classes, " classes; these are ", images.size(1), " x ", images.size(2), " x ", images.size(3), " and ",
-         classes, " classes");
+    fail(Error::Kind::checkpoint, c.path, ": this denoiser is for images of ", c.height, " x ", c.width, " x ",
+         c.channels, " and ", c.classes, " classes; these are ", images.size(1), " x ", images.size(2), " x ",
+         images.size(3), " and ", classes, " classes");
 }
 
 void SamplingFlags::add_flags(CLI::App& command) {
@@ -54,7 +54,8 @@ void SamplingFlags::add_flags(CLI::App& command) {
 }
 
 resensemble::EnsembleOptions SamplingFlags::options(const DdpmModel& model, int64_t samples, uint64_t seed) const {
-  if (clip != "pixel" && clip != "off") fail(Error::Kind::usage, "--clip: '", clip, "' is not known; pixel and off are");
+  if (clip != "pixel" && clip != "off")
+    fail(Error::Kind::usage, "--clip: '", clip, "' is not known; pixel and off are");
   if (start != "corrected" && start != "plain")
     fail(Error::Kind::usage, "--start: '", start, "' is not known; corrected and plain are");
   if (batch < 1) fail(Error::Kind::usage, "--batch: must be 1 or more, got ", batch);

@@ -1,5 +1,5 @@
-// segment_model.h - a trained residual DDPM as `mote segment predict` and `eval` use it: loading, the flags that say how to
-// sample, and sampling a whole set of images in chunks.
+// segment_model.h - a trained residual DDPM as `mote segment predict` and `eval` use it: loading, the flags that say
+// how to sample, and sampling a whole set of images in chunks.
 #pragma once
 #include <functional>
 #include <memory>

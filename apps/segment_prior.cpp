@@ -80,7 +80,7 @@ Tensor e2e_probabilities(const E2EModel& model, const Tensor& images, Device dev
   return affine(sum, 1 / double(moves.size()), 0);
 }
 
-// ---- Cached predictions --------------------------------------------------------------------------------------------
+// ---- Cached predictions ---------------------------------------------------------------------------------------------
 
 void save_cached_f(const std::string& path, const CachedF& cached) {
   std::map<std::string, std::string> metadata = {
@@ -117,7 +117,7 @@ CachedF load_cached_f(const std::string& path) {
   return cached;
 }
 
-// ---- The prior of a part -------------------------------------------------------------------------------------------
+// ---- The prior of a part --------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -183,8 +183,8 @@ Prior load_prior(const PriorSource& source, const Pairs& data, Device device, bo
     prior.probability = found->second;
     prior.about = "cached, " + cached.source;
     if (!(prior.probability.shape() == wanted))
-      fail(Error::Kind::checkpoint, source.f, ": part '", data.split, "' is ", prior.probability.shape(), ", needed is ",
-           wanted);
+      fail(Error::Kind::checkpoint, source.f, ": part '", data.split, "' is ", prior.probability.shape(),
+           ", needed is ", wanted);
     require_probabilities(source.f, prior.probability);
   } else if (!source.f_dir.empty()) {
     if (!fs::is_directory(source.f_dir)) fail(Error::Kind::data, "--f-dir: there is no folder ", source.f_dir);

@@ -1,6 +1,6 @@
-// segment_prior.h - where the prior f of a residual DDPM comes from: an end-to-end run, a file of cross-fitted predictions
-// (`mote segment cache-f`), or a folder with anybody's probability maps. Everything here is probabilities in [0, 1];
-// resensemble::encode_probabilities makes f of them.
+// segment_prior.h - where the prior f of a residual DDPM comes from: an end-to-end run, a file of cross-fitted
+// predictions (`mote segment cache-f`), or a folder with anybody's probability maps. Everything here is probabilities
+// in [0, 1]; resensemble::encode_probabilities makes f of them.
 #pragma once
 #include <map>
 #include <memory>
@@ -54,8 +54,9 @@ struct Prior {
   std::string hash;     // of the values
   double seconds = 0;   // that computing it took; 0 if it was read
 };
-/// The prior of every image of the part. Throws Error(data) naming the part and both hashes if a cached file is of other
-/// data, or the file if a map is missing, of another size or outside [0, 1]; Error(checkpoint) if a model does not fit.
+/// The prior of every image of the part. Throws Error(data) naming the part and both hashes if a cached file is of
+/// other data, or the file if a map is missing, of another size or outside [0, 1]; Error(checkpoint) if a model does
+/// not fit.
 Prior load_prior(const PriorSource& source, const Pairs& data, Device device, bool quiet);
 
 /// f of these probabilities in a coding; hard: of the decision instead.

@@ -82,7 +82,8 @@ void add_curves(Page& page, const Log& log) {
       lines.push_back({"f alone", at, of_f});
     page.html(svg_plot({"Validation: Dice of two classes, mean IoU of more", "step", lines}));
   }
-  page.html(svg_plot({"Gradient norm before clipping", "step", {{"", steps, column(log.training, "grad_norm")}}, true}));
+  page.html(
+      svg_plot({"Gradient norm before clipping", "step", {{"", steps, column(log.training, "grad_norm")}}, true}));
   page.html(svg_plot({"Images a second", "step", {{"", steps, column(log.training, "images_per_s")}}}));
   page.html("</div>\n");
   if (log.bad_lines > 0) page.note(concat_text(log.bad_lines, " lines of log.jsonl could not be read."));

@@ -1,5 +1,6 @@
-// segment_trainer.h - the training runs of `mote segment`: an end-to-end model, or a residual DDPM on its frozen output.
-// As in trainer.h every draw is a pure function of (seed, step), so that a resumed run is the uninterrupted one.
+// segment_trainer.h - the training runs of `mote segment`: an end-to-end model, or a residual DDPM on its frozen
+// output. As in trainer.h every draw is a pure function of (seed, step), so that a resumed run is the
+// uninterrupted one.
 #pragma once
 #include <optional>
 #include <string>
@@ -23,14 +24,14 @@ struct SegmentResult {
   std::string run, checkpoint, checkpoint_hash, report;
   int64_t step = 0, images = 0, parameters = 0;
   double loss = 0, seconds = 0, images_per_s = 0;
-  double score = 0;             // e2e: Dice (mean IoU of more classes) of the best validation; ddpm: of the last one; NaN: none
+  double score = 0;   // e2e: Dice (mean IoU of more classes) of the best validation; ddpm: of the last one; NaN: none
   int64_t best_step = -1;       // e2e
   double temperature = 1;       // e2e
   int signal = 0;               // that ended the run early
 };
 
-/// Trains and writes the run folder; the best weights on the validation part are kept beside the newest. A signal ends it
-/// after the step that runs, saved. Throws Error(numeric) naming what is not finite; the last checkpoint stays.
+/// Trains and writes the run folder; the best weights on the validation part are kept beside the newest. A signal ends
+/// it after the step that runs, saved. Throws Error(numeric) naming what is not finite; the last checkpoint stays.
 SegmentResult train_e2e(const SegmentJob<E2EConfig>& job);
 
 /// The same for the denoiser; the end-to-end model is only read.
@@ -45,7 +46,7 @@ std::vector<int64_t> folds_of(const Pairs& data, const std::string& spec, int64_
 double segment_score(const Tensor& predicted, const Tensor& masks, int64_t classes);
 
 /// A row an image: image, truth, f, estimate, |R| and deviation, as one picture u8.
-///   images u8 [N, H, W, C]; masks u8; f, mean, residual, variance f32 [N, H, W, K] in [-1, 1] (residual, variance >= 0)
+///   images u8 [N, H, W, C]; masks u8; f, mean, residual, variance f32 [N, H, W, K] in [-1, 1] 
 Tensor segment_picture(const Tensor& images, const Tensor& masks, int64_t classes, const Tensor& f, const Tensor& mean,
                        const Tensor& residual, const Tensor& variance, resensemble::Coding coding);
 

@@ -4,7 +4,7 @@
 
 namespace mote::nn {
 
-// ---- Config --------------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 DenoiserConfig DenoiserConfig::preset(const std::string& name) {
   struct Row {
@@ -87,7 +87,7 @@ DenoiserConfig denoiser_config_from_json(const std::string& text) {
   return c;
 }
 
-// ---- Encoder -------------------------------------------------------------------------------------------------------
+// ---- Encoder --------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -122,7 +122,8 @@ Tensor Rrdb::forward(const Tensor& x) const {
     Tensor outer = h;
     for (int64_t dense = 0; dense < kDenseBlocks; ++dense) {
       Tensor joined = h;
-      for (int64_t j = 0; j + 1 < kDenseConvs; ++j) joined = concat({joined, leaky_relu(dense_[i++].forward(joined))}, 3);
+      for (int64_t j = 0; j + 1 < kDenseConvs; ++j)
+        joined = concat({joined, leaky_relu(dense_[i++].forward(joined))}, 3);
       h = h + affine(dense_[i++].forward(joined), kScale, 0);
     }
     h = outer + affine(h, kScale, 0);
@@ -131,7 +132,7 @@ Tensor Rrdb::forward(const Tensor& x) const {
   return last2_.forward(leaky_relu(last1_.forward(h)));
 }
 
-// ---- The denoiser --------------------------------------------------------------------------------------------------
+// ---- The denoiser ---------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -148,8 +149,8 @@ Denoiser::Denoiser(const DenoiserConfig& config, uint64_t seed)
     : Module("denoiser"), config_(fitted(config)), unet_(config_.unet, seed) {
   add_child("unet", unet_);
   if (config_.condition == "sum") {
-    rrdb_ = std::make_unique<Rrdb>(config_.image_channels * config_.fold * config_.fold, config_.unet.base, config_.rrdb,
-                                   Init(seed).at("encoder"));
+    rrdb_ = std::make_unique<Rrdb>(config_.image_channels * config_.fold * config_.fold, config_.unet.base,
+                                   config_.rrdb, Init(seed).at("encoder"));
     add_child("encoder", *rrdb_);
   }
 }
@@ -183,7 +184,8 @@ Denoiser::Condition Denoiser::encode(const Tensor& image, const Tensor& f) const
     joined.push_back(f);
   }
   Condition condition;
-  if (!joined.empty()) condition.input = space_to_depth(joined.size() == 1 ? joined[0] : concat(joined, 3), config_.fold);
+  if (!joined.empty())
+    condition.input = space_to_depth(joined.size() == 1 ? joined[0] : concat(joined, 3), config_.fold);
   if (rrdb_) {
     condition.encoding = rrdb_->forward(space_to_depth(image, config_.fold));
     encodings_ += image.size(0);
@@ -194,8 +196,8 @@ Denoiser::Condition Denoiser::encode(const Tensor& image, const Tensor& f) const
 Tensor Denoiser::forward(const Tensor& x, const Tensor& t, const Condition& condition) {
   Scope scope(name());
   check(x.defined() && x.ndim() == 4 && x.size(3) == config_.channels && x.size(0) == condition.count(),
-        "Denoiser: a state [N, ", config_.size, ", ", config_.size, ", ", config_.channels, "] and a condition for each "
-        "needed, got ", describe(x), " and ", condition.count());
+        "Denoiser: a state [N, ", config_.size, ", ", config_.size, ", ", config_.channels,
+        "] and a condition for each needed, got ", describe(x), " and ", condition.count());
   Tensor inside = space_to_depth(x, config_.fold);
   if (condition.input.defined()) inside = concat({inside, condition.input}, 3);
   return depth_to_space(unet_.forward(inside, t, {}, {}, condition.encoding), config_.fold);
@@ -205,7 +207,7 @@ Tensor Denoiser::forward(const Tensor& x, const Tensor& t, const Tensor& image, 
   return forward(x, t, encode(image, f));
 }
 
-// ---- Folding pixels into channels ----------------------------------------------------------------------------------
+// ---- Folding pixels into channels -----------------------------------------------------------------------------------
 
 Tensor space_to_depth(const Tensor& x, int64_t factor) {
   if (factor == 1) return x;

@@ -1,5 +1,5 @@
-// denoiser.h - a UNet that is told an image (and a prior) besides the noisy state: joined to the input, or encoded once by
-// an RRDB network and added behind the first convolution [SegDiff, Amit 2021].
+// denoiser.h - a UNet that is told an image (and a prior) besides the noisy state: joined to the input, or encoded once
+// by an RRDB network and added behind the first convolution [SegDiff, Amit 2021].
 #pragma once
 #include <deque>
 #include <memory>
@@ -43,7 +43,7 @@ class Rrdb : public Module {
 class Denoiser : public Module {
  public:
   Denoiser(const DenoiserConfig& config, uint64_t seed);
-  /// What is computed once an image: the image itself (concat, joined with f if it is seen), or the encoding of it (sum).
+  /// What is computed once an image: the image itself (concat, joined with f if it is seen), or its encoding (sum).
   struct Condition {
     Tensor input;      // joined to the state; undefined if there is nothing to join
     Tensor encoding;   // sum: [N, H, W, base]

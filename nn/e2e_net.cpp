@@ -5,7 +5,7 @@
 
 namespace mote::nn {
 
-// ---- Config --------------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 E2ENetConfig E2ENetConfig::preset(const std::string& name) {
   E2ENetConfig config;
@@ -80,7 +80,7 @@ E2ENetConfig e2e_net_config_from_json(const std::string& text) {
   return config;
 }
 
-// ---- The network ---------------------------------------------------------------------------------------------------
+// ---- The network ----------------------------------------------------------------------------------------------------
 
 E2ENet::E2ENet(const E2ENetConfig& config, uint64_t seed) : Module("e2e"), config_(validated(config)) {
   Init init(seed);
@@ -136,7 +136,8 @@ Tensor E2ENet::forward(const Tensor& x) const {
 
 Tensor upsample_bilinear(const Tensor& x, int64_t factor) {
   check(x.defined() && x.ndim() == 4 && is_floating(x.dtype()) && factor >= 1,
-        "upsample_bilinear: a floating [N, H, W, C] and a factor of 1 or more needed, got ", describe(x), " and ", factor);
+        "upsample_bilinear: a floating [N, H, W, C] and a factor of 1 or more needed, got ", describe(x), " and ",
+        factor);
   auto matrix = [&](int64_t size) {   // [size, size factor]: what each new pixel takes of the old ones
     std::vector<double> weights(size_t(size * size * factor), 0);
     for (int64_t j = 0; j < size * factor; ++j) {

@@ -30,8 +30,8 @@ E2ENetConfig e2e_net_config_from_json(const std::string& text);   // Error(check
 class E2ENet : public Module {
  public:
   E2ENet(const E2ENetConfig& config, uint64_t seed);
-  /// x [N, H, W, channels_in] in [-1, 1] of any size; logits or image [N, H, W, channels_out] of its dtype. Where H or W is
-  /// no multiple of stride(), zeros are added below and on the right, and cut off again.
+  /// x [N, H, W, channels_in] in [-1, 1] of any size; logits or image [N, H, W, channels_out] of its dtype. Where H or
+  /// W is no multiple of stride(), zeros are added below and on the right, and cut off again.
   Tensor forward(const Tensor& x) const;
   const E2ENetConfig& config() const { return config_; }
 

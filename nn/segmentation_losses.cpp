@@ -75,7 +75,7 @@ Tensor charbonnier_loss(const Tensor& x, const Tensor& target, double eps) {
   return mean(sqrt(affine(square(x - target), 1, eps)));
 }
 
-// ---- Temperature ---------------------------------------------------------------------------------------------------
+// ---- Temperature ----------------------------------------------------------------------------------------------------
 
 double fit_temperature(const Tensor& logits, const Tensor& ids, int64_t ignore) {
   check_logits("fit_temperature", logits, ids);

@@ -17,8 +17,8 @@ const std::vector<const char*> kKeys = {"step", "images", "random_offset", "best
 Args discs() { return words("--data synthetic:discs28 --limit 20 --quiet --threads 1"); }
 Args e2e_args() { return words("segment train-e2e --lr-schedule constant --batch 8 --log-every 1") + discs(); }
 Args ddpm_args() {
-  return words("segment train-ddpm --net tiny --schedule scaled --T 25 --batch 4 --log-every 1 --warmup 2 --sample-count 2 "
-               "--sample-steps 2") + discs();
+  return words("segment train-ddpm --net tiny --schedule scaled --T 25 --batch 4 --log-every 1 --warmup 2 "
+               "--sample-count 2 --sample-steps 2") + discs();
 }
 
 /// One end-to-end run and one residual DDPM that the tests share.
@@ -86,16 +86,19 @@ TEST_CASE("a resumed training of mote segment is the uninterrupted one", "[segme
 TEST_CASE("cross-fitted predictions are made, used, and refused for other data", "[segment][cli]") {
   const Trained& t = trained();
   const ScratchFolder& folder = t.folder;
-  Args cache = words("segment cache-f --lr-schedule constant --batch 8 --epochs 1 --folds 2 --out folds --json") + discs();
+  Args cache =
+      words("segment cache-f --lr-schedule constant --batch 8 --epochs 1 --folds 2 --out folds --json") + discs();
   nlohmann::json made = done(mote_in(folder, cache)).json();
   CHECK(made["mean_residual"]["train"].get<double>() > 0);
   io::Safetensors file = io::load_safetensors(folder.path("folds/f.safetensors"));
   CHECK(file.tensors.at("train").shape() == Shape{20, 28, 28, 1});
   CHECK(file.tensors.at("val").shape() == Shape{20, 28, 28, 1});
   CHECK(file.tensors.at("test").shape() == Shape{20, 28, 28, 1});
-  CHECK(done(mote_in(folder, cache)).json()["mean_residual"] == made["mean_residual"]);   // folds that are there are kept
+  CHECK(done(mote_in(folder, cache)).json()["mean_residual"] ==
+        made["mean_residual"]);   // folds that are there are kept
   done(mote_in(folder, ddpm_args() + words("--f folds/f.safetensors --see-f --steps 2 --out res-f")));
-  Args other = words("segment train-ddpm --net tiny --schedule scaled --T 25 --data synthetic:discs28 --limit 16 --out no");
+  Args other =
+      words("segment train-ddpm --net tiny --schedule scaled --T 25 --data synthetic:discs28 --limit 16 --out no");
   CHECK_EXIT(mote_in(folder, other + words("--f folds/f.safetensors")), 3, "belong to other data");
   CHECK_EXIT(mote_in(folder, other + words("--f e2e/checkpoint.safetensors")), 4, "no file of mote segment cache-f");
   CHECK_EXIT(mote_in(folder, other + words("--f nowhere.safetensors")), 4, "there is no file of predictions at");
@@ -105,16 +108,19 @@ TEST_CASE("cross-fitted predictions are made, used, and refused for other data",
 TEST_CASE("mote segment predict writes masks, probabilities and maps", "[segment][cli]") {
   const Trained& t = trained();
   const ScratchFolder& folder = t.folder;
-  nlohmann::json made =
-      done(t.run("segment predict --run res --e2e e2e --samples 3 --sampling-steps 3 --limit 2 --out masks --quiet --json")).json();
+  nlohmann::json made = done(t.run("segment predict --run res --e2e e2e --samples 3 --sampling-steps 3 --limit 2 --out "
+                                   "masks --quiet --json"))
+                            .json();
   CHECK(made["images"] == 2);
   CHECK(made["files"].size() == 2 * 9);
   for (const char* map : {"probability", "variance", "residual", "estimate"})
     CHECK(io::load_npy(folder.path(std::string("masks/test_0_") + map + ".npy")).shape() == Shape{28, 28, 1});
-  Tensor mask = io::load_image(folder.path("masks/test_1_mask.png")), y = io::load_npy(folder.path("masks/test_1_estimate.npy"));
+  Tensor mask = io::load_image(folder.path("masks/test_1_mask.png")),
+         y = io::load_npy(folder.path("masks/test_1_estimate.npy"));
   for (int64_t i = 0; i < 28 * 28; ++i) REQUIRE((mask.data<uint8_t>()[i] == 255) == (y.data<float>()[i] > 0));
   // the same again, and with another batch; another seed gives other samples
-  std::string again = "segment predict --run res --e2e e2e --samples 3 --sampling-steps 3 --limit 2 --quiet --sampler ddpm ";
+  std::string again =
+      "segment predict --run res --e2e e2e --samples 3 --sampling-steps 3 --limit 2 --quiet --sampler ddpm ";
   done(t.run(again + "--out a"));
   done(t.run(again + "--batch 2 --out b"));
   done(t.run(again + "--seed 1 --out c"));
@@ -127,17 +133,21 @@ TEST_CASE("mote segment predict writes masks, probabilities and maps", "[segment
   for (int64_t i = 0; i < photo.numel(); ++i) photo.data<uint8_t>()[i] = uint8_t(i % 251);
   io::save_png(folder.path("photos/one.png"), photo);
   io::save_npy(folder.path("maps/one.npy"), full({28, 28}, 0.25));
-  done(t.run("segment predict --run res --f-dir maps --images photos --samples 1 --sampling-steps 2 --out own --quiet"));
+  done(
+      t.run("segment predict --run res --f-dir maps --images photos --samples 1 --sampling-steps 2 --out own --quiet"));
   CHECK(io::load_image(folder.path("own/one_mask.png")).shape() == Shape{40, 60, 1});
   CHECK(io::load_image(folder.path("own/one_overlay.png")).shape() == Shape{40, 60, 3});
   done(t.run("segment predict --e2e e2e --images photos/one.png --tta --out alone --quiet"));
   CHECK(fs::exists(folder.path("alone/one_probability.npy")));
   io::save_npy(folder.path("maps/one.npy"), full({28, 28}, 1.25));
-  CHECK_EXIT(t.run("segment predict --run res --f-dir maps --images photos --out own"), 3, "a probability lies in [0, 1]");
+  CHECK_EXIT(t.run("segment predict --run res --f-dir maps --images photos --out own"), 3,
+             "a probability lies in [0, 1]");
   io::save_npy(folder.path("maps/one.npy"), full({14, 28}, 0.5));
-  CHECK_EXIT(t.run("segment predict --run res --f-dir maps --images photos --out own"), 3, "its image needs [28, 28, 1]");
+  CHECK_EXIT(t.run("segment predict --run res --f-dir maps --images photos --out own"), 3,
+             "its image needs [28, 28, 1]");
   fs::remove(folder.path("maps/one.npy"));
-  CHECK_EXIT(t.run("segment predict --run res --f-dir maps --images photos --out own"), 3, "no probability map for image 'one'");
+  CHECK_EXIT(t.run("segment predict --run res --f-dir maps --images photos --out own"), 3,
+             "no probability map for image 'one'");
   CHECK_EXIT(t.run("segment predict --run res --images photos --out own"), 2, "needs a prior");
   CHECK_EXIT(t.run("segment predict --run e2e --e2e e2e --out own"), 4, "is of kind e2e");
   CHECK_EXIT(t.run("segment predict --run res --e2e e2e --images nowhere --out own"), 3, "there is nothing at nowhere");
@@ -148,9 +158,11 @@ TEST_CASE("mote segment eval puts all methods beside each other", "[segment][cli
   const ScratchFolder& folder = t.folder;
   done(mote_in(folder, ddpm_args() + words("--target plain --steps 2 --out plain")));
   done(mote_in(folder, ddpm_args() + words("--target resfusion --T 12 --e2e e2e --steps 2 --out resfusion")));
-  nlohmann::json found = done(t.run("segment eval --e2e e2e --ensemble e2e,e2e --run plain=plain --run res=res --run "
-                                    "resfusion=resfusion --samples 1,2 --sampling-steps 2 --limit 6 --val-limit 4 --out eval "
-                                    "--quiet --json")).json();
+  nlohmann::json found =
+      done(t.run("segment eval --e2e e2e --ensemble e2e,e2e --run plain=plain --run res=res --run "
+                 "resfusion=resfusion --samples 1,2 --sampling-steps 2 --limit 6 --val-limit 4 --out eval "
+                 "--quiet --json"))
+          .json();
   std::map<std::string, int> families;
   for (const auto& row : found["rows"]) {
     ++families[row["family"].get<std::string>()];
@@ -178,7 +190,9 @@ TEST_CASE("mote segment eval puts all methods beside each other", "[segment][cli
 TEST_CASE("bad input of mote segment is told before any training", "[segment][cli]") {
   const Trained& t = trained();
   const ScratchFolder& folder = t.folder;
-  auto ddpm = [&](const std::string& more) { return mote_in(folder, words("segment train-ddpm --out no --net tiny --quiet " + more)); };
+  auto ddpm = [&](const std::string& more) {
+    return mote_in(folder, words("segment train-ddpm --out no --net tiny --quiet " + more));
+  };
   std::string data = "--data synthetic:discs28 --limit 20 ";
   CHECK_EXIT(ddpm(data + "--e2e e2e --schedule scaled --T 24"), 2, "T = 24 steps, needs 25 or more");
   CHECK_EXIT(ddpm(data + "--e2e e2e --schedule linear"), 2, "choose paper, scaled or cosine");

@@ -48,13 +48,14 @@ TEST_CASE("the named schedules have the published levels", "[resensemble]") {
     int64_t T;
     double first, last, middle, end, end_relative;
   };
-  const Row rows[] = {{"paper", 1000, 1e-4, 0.02, 0.0785872428818, 4.03582976538e-5, 1e-10},
-                      {"scaled", 1000, 1e-4, 0.02, 0.0785872428818, 4.03582976538e-5, 1e-10},
-                      {"paper", 100, 1e-4, 0.02, 0.77718008, 0.3635632481, 1e-8},
-                      {"scaled", 100, 1e-3, 0.2, 0.074196997, 2.039008976e-5, 1e-8},
-                      {"scaled", 250, 4e-4, 0.08, 0.077144347, 3.264409e-5, 2e-7},
-                      {"scaled", 50, 2e-3, 0.4, 0.069088983, 7.744766e-6, 2e-7},
-                      {"cosine", 1000, 4.12842e-5, 0.999, 0.49384359, 2.428767e-9, 2e-6}};   // as many digits as printed
+  const Row rows[] = {
+      {"paper", 1000, 1e-4, 0.02, 0.0785872428818, 4.03582976538e-5, 1e-10},
+      {"scaled", 1000, 1e-4, 0.02, 0.0785872428818, 4.03582976538e-5, 1e-10},
+      {"paper", 100, 1e-4, 0.02, 0.77718008, 0.3635632481, 1e-8},
+      {"scaled", 100, 1e-3, 0.2, 0.074196997, 2.039008976e-5, 1e-8},
+      {"scaled", 250, 4e-4, 0.08, 0.077144347, 3.264409e-5, 2e-7},
+      {"scaled", 50, 2e-3, 0.4, 0.069088983, 7.744766e-6, 2e-7},
+      {"cosine", 1000, 4.12842e-5, 0.999, 0.49384359, 2.428767e-9, 2e-6}};   // as many digits as printed
   for (const Row& row : rows) {
     INFO(row.name << " " << row.T);
     Schedule schedule = schedule_named(row.name, row.T);
@@ -145,7 +146,7 @@ TEST_CASE("noised targets have the mean and variance of abar, not of alpha", "[r
   CHECK(apart(3 * schedule.a(999), 0.019058, 1e-6) == "");   // with alpha it would be 2.9698
 }
 
-// ---- The scalar toy --------------------------------------------------------------------------------------------------
+// ---- The scalar toy -------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -238,8 +239,9 @@ TEST_CASE("sampled chains have the variance of the recursion", "[resensemble]") 
   int64_t N = kSanitized ? 5000 : 100000;
   double tolerance = kSanitized ? 0.06 : 0.015;   // 3.3 deviations of a variance's estimate
   Schedule schedule = schedule_named("scaled", 100);
-  Tensor x = run_sampler(schedule, {.name = "ddpm", .steps = 100, .variance = "small", .clip = false},
-                         exact_network(Gaussian{1.1, 1.2}, schedule), normal({N, 1}, DType::f64, Generator{5}), Generator{6});
+  Tensor x =
+      run_sampler(schedule, {.name = "ddpm", .steps = 100, .variance = "small", .clip = false},
+                  exact_network(Gaussian{1.1, 1.2}, schedule), normal({N, 1}, DType::f64, Generator{5}), Generator{6});
   std::vector<double> values = x.to_vector();
   double m = std::accumulate(values.begin(), values.end(), 0.0) / double(N), v = 0;
   for (double value : values) v += (value - m) * (value - m) / double(N - 1);
@@ -247,7 +249,8 @@ TEST_CASE("sampled chains have the variance of the recursion", "[resensemble]") 
   CHECK(apart(v, 1.336111109378, 0, tolerance) == "");
 }
 
-TEST_CASE("an error in the network moves the estimate as the recursion says, and halving gains little", "[resensemble]") {
+TEST_CASE("an error in the network moves the estimate as the recursion says, and halving gains little",
+          "[resensemble]") {
   Schedule paper = schedule_named("paper", 1000);
   ErrorGain residual = toy_error_gain(paper, 1), plain = toy_error_gain(paper, 0);
   CHECK(apart(residual.constant, 1.8659, 5e-5) == "");
@@ -270,7 +273,8 @@ TEST_CASE("an error in the network moves the estimate as the recursion says, and
 }
 
 TEST_CASE("errors of perfect samplers: residual equals plain, weights help", "[resensemble]") {
-  const double table[][6] = {{1, 0.72, 0.4725, 0.1, 0.432}, {4, 0.45, 0.405, 0.25, 0.405}, {16, 0.3825, 0.388125, 0.4, 0.378}};
+  const double table[][6] = {
+      {1, 0.72, 0.4725, 0.1, 0.432}, {4, 0.45, 0.405, 0.25, 0.405}, {16, 0.3825, 0.388125, 0.4, 0.378}};
   for (const auto& row : table) {
     Ideal ideal = ideal_errors(0.36, 0.09, int64_t(row[0]));
     CHECK(apart(ideal.e2e, 0.45, 1e-12) == "");
@@ -287,7 +291,7 @@ TEST_CASE("errors of perfect samplers: residual equals plain, weights help", "[r
   CHECK(one.limit_mse == 0.5);
 }
 
-// ---- The prior must not matter to a perfect sampler --------------------------------------------------------------------
+// ---- The prior must not matter to a perfect sampler -----------------------------------------------------------------
 
 TEST_CASE("with the corrected start a perfect sampler gives the same estimate for every prior", "[resensemble]") {
   int64_t T = kSanitized ? 100 : 1000, chains = 300;
@@ -355,7 +359,7 @@ TEST_CASE("every sampler keeps the estimate within its bounds", "[resensemble]")
   }
 }
 
-// ---- Ensembles -------------------------------------------------------------------------------------------------------
+// ---- Ensembles ------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -430,11 +434,12 @@ TEST_CASE("the best weight is that of the toy", "[resensemble]") {
   CHECK(best_weight(x0, f, x0) == 1);
 }
 
-// ---- Resfusion -------------------------------------------------------------------------------------------------------
+// ---- Resfusion ------------------------------------------------------------------------------------------------------
 
 TEST_CASE("the resfusion schedule ends where the signal is half of the prior", "[resensemble]") {
   Schedule twelve = resfusion_schedule(12);
-  const double a[] = {0.995825, 0.913182, 0.758629, 0.557163, 0.5}, alpha[] = {0.991667, 0.840909, 0.690152, 0.539394, 0.805332};
+  const double a[] = {0.995825, 0.913182, 0.758629, 0.557163, 0.5},
+               alpha[] = {0.991667, 0.840909, 0.690152, 0.539394, 0.805332};
   REQUIRE(twelve.steps() == 5);
   for (int64_t n = 0; n < 5; ++n) {
     CHECK(apart(twelve.a(n), a[n], 1e-6) == "");
@@ -464,5 +469,6 @@ TEST_CASE("resfusion with the true resnoise ends at the truth", "[resensemble]")
   for (int64_t k = 0; k < 2; ++k) CHECK_CLOSE(xs.rows(k, k + 1).view(x0.shape()), x0, 1e-12, 0);
   // The process itself at its last level: f / 2 and sqrt(3) / 2 noise, without x0.
   Tensor last = from({4}, {1}, DType::i64), eps = from({0.1, -0.7, 1.5}, {1, 1, 3, 1}, DType::f64);
-  CHECK_CLOSE(resfusion_sample(schedule, x0, f, last, eps), affine(f, 0.5, 0) + affine(eps, std::sqrt(0.75), 0), 1e-12, 0);
+  CHECK_CLOSE(resfusion_sample(schedule, x0, f, last, eps), affine(f, 0.5, 0) + affine(eps, std::sqrt(0.75), 0), 1e-12,
+              0);
 }

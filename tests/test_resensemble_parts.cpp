@@ -21,7 +21,7 @@ Tensor ids_of(const std::vector<double>& values, const Shape& shape) { return fr
 
 }  // namespace
 
-// ---- Classes -----------------------------------------------------------------------------------------------------------
+// ---- Classes --------------------------------------------------------------------------------------------------------
 
 TEST_CASE("masks of every coding come back", "[resensemble]") {
   for (int64_t classes : {2, 3, 5, 8, 11}) {
@@ -74,8 +74,10 @@ TEST_CASE("ignored pixels have no residual and do not count", "[resensemble]") {
 }
 
 TEST_CASE("class probabilities are smoothed frequencies", "[resensemble]") {
-  Tensor ys = concat({encode(Coding::one_hot, ids_of({0}, {1, 1, 1}), 3), encode(Coding::one_hot, ids_of({2}, {1, 1, 1}), 3),
-                      encode(Coding::one_hot, ids_of({2}, {1, 1, 1}), 3)}, 0);
+  Tensor ys =
+      concat({encode(Coding::one_hot, ids_of({0}, {1, 1, 1}), 3), encode(Coding::one_hot, ids_of({2}, {1, 1, 1}), 3),
+              encode(Coding::one_hot, ids_of({2}, {1, 1, 1}), 3)},
+             0);
   Tensor p = class_probabilities(Coding::one_hot, ys.view({3, 1, 1, 1, 3}), 3);
   CHECK_CLOSE(p, from({1.5 / 4.5, 0.5 / 4.5, 2.5 / 4.5}, {1, 1, 1, 3}), 1e-6, 0);
 }
@@ -93,7 +95,7 @@ TEST_CASE("samples of a one-hot target stay in the plane of the classes", "[rese
   CHECK_CLOSE(sum(y, {3}), full({2, 3, 3}, 2 - 4), 1e-4, 0);
 }
 
-// ---- Folds -------------------------------------------------------------------------------------------------------------
+// ---- Folds ----------------------------------------------------------------------------------------------------------
 
 TEST_CASE("folds are even, repeatable and keep groups together", "[resensemble]") {
   std::vector<int64_t> fold_of = assign_folds(23, 5, 3), sizes(5, 0);
@@ -114,7 +116,7 @@ TEST_CASE("folds are even, repeatable and keep groups together", "[resensemble]"
   CHECK(caught([&] { assign_folds(3, 2, 0, groups); }).kind == Error::Kind::argument);
 }
 
-// ---- Losses --------------------------------------------------------------------------------------------------------------
+// ---- Losses ---------------------------------------------------------------------------------------------------------
 
 TEST_CASE("segmentation losses have their printed values", "[resensemble]") {
   Tensor logits = from({0, 0, 0, 0}, {1, 2, 2, 1}), truth = from({1, 1, 0, 0}, {1, 2, 2, 1});
@@ -133,7 +135,9 @@ TEST_CASE("segmentation losses have their printed values", "[resensemble]") {
   other.data<float>()[11] += 3;
   CHECK(nn::class_dice_loss(other, ids, 255).item() == classes);
   CHECK(caught([&] { nn::class_dice_loss(wide, ids); }).kind == Error::Kind::data);
-  CHECK(caught([&] { nn::class_dice_loss(wide, full({1, 2, 2}, 255, DType::i64), 255); }).says("every pixel is ignored"));
+  CHECK(caught([&] {
+          nn::class_dice_loss(wide, full({1, 2, 2}, 255, DType::i64), 255);
+        }).says("every pixel is ignored"));
   Tensor flat = zeros({1, 1, 1, 3});
   CHECK(apart(nn::class_dice_loss(flat, ids_of({1}, {1, 1, 1})).item(),
               std::log(3) + (2 * (1 - 1 / (4. / 3)) + (1 - (5. / 3) / (7. / 3))) / 3, 1e-6) == "");
@@ -142,7 +146,8 @@ TEST_CASE("segmentation losses have their printed values", "[resensemble]") {
 }
 
 TEST_CASE("segmentation losses match differences", "[resensemble]") {
-  Tensor logits = normal({2, 3, 2, 1}, DType::f64, Generator{1}), truth = from({1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0}, {2, 3, 2, 1}, DType::f64);
+  Tensor logits = normal({2, 3, 2, 1}, DType::f64, Generator{1}),
+         truth = from({1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0}, {2, 3, 2, 1}, DType::f64);
   Tensor weight = from({1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 1, 1}, {2, 3, 2, 1}, DType::f64);
   auto worst = [](const std::function<Tensor(In)>& fn, const std::vector<Tensor>& inputs) {
     GradReport report = gradcheck(fn, inputs);
@@ -151,9 +156,11 @@ TEST_CASE("segmentation losses match differences", "[resensemble]") {
   };
   CHECK(worst([&](In x) { return nn::bce_dice_loss(x[0], truth); }, {logits}) < 1e-8);
   CHECK(worst([&](In x) { return nn::bce_dice_loss(x[0], truth, weight); }, {logits}) < 1e-8);
-  Tensor ids = ids_of({0, 1, 2, 2, 255, 1, 0, 0, 0, 1, 2, 255}, {2, 3, 2}), wide = normal({2, 3, 2, 3}, DType::f64, Generator{2});
+  Tensor ids = ids_of({0, 1, 2, 2, 255, 1, 0, 0, 0, 1, 2, 255}, {2, 3, 2}),
+         wide = normal({2, 3, 2, 3}, DType::f64, Generator{2});
   CHECK(worst([&](In x) { return nn::class_dice_loss(x[0], ids, 255); }, {wide}) < 1e-8);
-  CHECK(worst([&](In x) { return nn::charbonnier_loss(x[0], x[1]); }, {logits, truth}) < 1e-6);   // near 0 it bends within 1e-3
+  CHECK(worst([&](In x) { return nn::charbonnier_loss(x[0], x[1]); }, {logits, truth}) <
+        1e-6);   // near 0 it bends within 1e-3
   CHECK(worst([&](In x) { return nn::l1_loss(x[0], x[1]); }, {logits, truth}) < 1e-8);
 }
 
@@ -171,7 +178,7 @@ TEST_CASE("a temperature undoes the factor that logits were multiplied with", "[
   CHECK_CLOSE(nn::probabilities(affine(z, 2, 0), 2), p, 1e-6, 0);
 }
 
-// ---- Networks ------------------------------------------------------------------------------------------------------------
+// ---- Networks -------------------------------------------------------------------------------------------------------
 
 TEST_CASE("networks have the parameters of the tables", "[resensemble]") {
   auto e2e = [](const char* name, int64_t channels) {
@@ -239,8 +246,11 @@ TEST_CASE("end-to-end networks differentiate, and pad what does not divide", "[r
 TEST_CASE("bilinear enlargement keeps planes and differentiates", "[resensemble]") {
   Tensor x = from({0, 1, 2, 3}, {1, 2, 2, 1}, DType::f64);   // 2 row + column
   Tensor y = nn::upsample_bilinear(x, 2);
-  CHECK_CLOSE(y, from({0, .25, .75, 1, .5, .75, 1.25, 1.5, 1.5, 1.75, 2.25, 2.5, 2, 2.25, 2.75, 3}, {1, 4, 4, 1}, DType::f64), 1e-12, 0);
-  CHECK(gradcheck([](In t) { return nn::upsample_bilinear(t[0], 3); }, {normal({2, 2, 3, 2}, DType::f64, Generator{1})}).worst_relative < 1e-8);
+  CHECK_CLOSE(
+      y, from({0, .25, .75, 1, .5, .75, 1.25, 1.5, 1.5, 1.75, 2.25, 2.5, 2, 2.25, 2.75, 3}, {1, 4, 4, 1}, DType::f64),
+      1e-12, 0);
+  CHECK(gradcheck([](In t) { return nn::upsample_bilinear(t[0], 3); }, {normal({2, 2, 3, 2}, DType::f64, Generator{1})})
+            .worst_relative < 1e-8);
 }
 
 TEST_CASE("space to depth and back is the identity, in the order row, column, channel", "[resensemble]") {
@@ -279,7 +289,7 @@ TEST_CASE("denoisers differentiate through the state, the image and the prior", 
   }
 }
 
-// ---- Training and sampling with a network ----------------------------------------------------------------------------
+// ---- Training and sampling with a network ---------------------------------------------------------------------------
 
 namespace {
 
@@ -377,7 +387,8 @@ TEST_CASE("training leaves the end-to-end model as it was and ignores what has n
   Tensor weight = full({3, 8, 8, 1}, 1);
   NoGrad no_grad;
   double plain = training_loss(net, config, schedule, data.image, x0, prior, step, noise).item();
-  CHECK(apart(training_loss(net, config, schedule, data.image, x0, prior, step, noise, weight).item(), plain, 1e-5) == "");
+  CHECK(apart(training_loss(net, config, schedule, data.image, x0, prior, step, noise, weight).item(), plain, 1e-5) ==
+        "");
   CHECK(caught([&] { training_loss(net, config, schedule, data.image, x0, prior, step, noise, zeros(weight.shape())); })
             .says("every pixel of the batch is ignored"));
 }
@@ -388,7 +399,9 @@ namespace {
 class LinearModel : public nn::Module {
  public:
   explicit LinearModel(int64_t T)
-      : a_(add_parameter("a", zeros({T, 1}))), b_(add_parameter("b", zeros({T, 1}))), c_(add_parameter("c", zeros({T, 1}))) {}
+      : a_(add_parameter("a", zeros({T, 1}))),
+        b_(add_parameter("b", zeros({T, 1}))),
+        c_(add_parameter("c", zeros({T, 1}))) {}
   Tensor forward(const Tensor& x, const Tensor& image, const Tensor& t) const {
     return embedding(a_.value, t) * x + embedding(b_.value, t) * image + embedding(c_.value, t);
   }
@@ -423,7 +436,8 @@ TEST_CASE("training finds the linear optimum of the toy", "[resensemble]") {
     optimum += level.abar * 1.44 / (level.abar * 1.44 + level.variance) / T;
   }
   for (int64_t s = 0; s < kSteps; ++s) {
-    Tensor image = normal({N, 1}, DType::f32, draw), n = normal({N, 1}, DType::f32, draw), eps = normal({N, 1}, DType::f32, draw);
+    Tensor image = normal({N, 1}, DType::f32, draw), n = normal({N, 1}, DType::f32, draw),
+           eps = normal({N, 1}, DType::f32, draw);
     Tensor step = randint(0, T, {N}, draw);
     Tensor x0 = affine(image, 0.8, 0) + affine(n, 0.6, 0), f = affine(image, 0.5, 0);
     Tensor x = q_sample(schedule, target_of(target, x0, f), step, eps);

@@ -44,7 +44,7 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 }  // namespace
 
-// ---- Overlap -------------------------------------------------------------------------------------------------------
+// ---- Overlap --------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a mask shifted by one column scores what the specification says", "[segmetrics]") {
   Tensor truth = golden_truth(), predicted = golden_prediction();
@@ -110,7 +110,7 @@ TEST_CASE("class scores skip a class that neither side has", "[segmetrics]") {
   CHECK_FAILS(Error::Kind::argument, count_pixels(predicted, golden_truth()), "u8[2, 3] and u8[8, 8]");
 }
 
-// ---- Soft maps -----------------------------------------------------------------------------------------------------
+// ---- Soft maps ------------------------------------------------------------------------------------------------------
 
 TEST_CASE("the S-measure has the numbers of the specification", "[segmetrics]") {
   Tensor truth = golden_truth();
@@ -158,7 +158,7 @@ TEST_CASE("the F curve follows the threshold and its adaptive point twice the me
   CHECK_FAILS(Error::Kind::argument, f_curve(map, bytes({0, 1, 2, 0}, {2, 2})), "row 1, column 0 is 2");
 }
 
-// ---- Boundaries ----------------------------------------------------------------------------------------------------
+// ---- Boundaries -----------------------------------------------------------------------------------------------------
 
 TEST_CASE("squared distances equal a search over all pixels", "[segmetrics]") {
   for (auto [H, W, share] : {std::tuple<int64_t, int64_t, double>{13, 17, 0.05}, {1, 9, 0.3}, {8, 1, 0.3}, {1, 1, 1}}) {
@@ -213,7 +213,7 @@ TEST_CASE("HD95 is the larger of both directions, at the 95 % quantile", "[segme
   CHECK(hd95(box(9, 9, 0, 8, 7, 7), box(9, 9, 0, 8, 1, 1)) == 6);
 }
 
-// ---- A set ---------------------------------------------------------------------------------------------------------
+// ---- A set ----------------------------------------------------------------------------------------------------------
 
 TEST_CASE("a set reports the mean over images beside the pooled pixels", "[segmetrics]") {
   Tensor truth = golden_truth(), none = zeros({8, 8}, DType::u8);
@@ -276,7 +276,7 @@ TEST_CASE("Otsu's threshold separates two modes and a bright picture is turned r
   CHECK(otsu_threshold(noise) == expected);
 }
 
-// ---- Calibration ---------------------------------------------------------------------------------------------------
+// ---- Calibration ----------------------------------------------------------------------------------------------------
 
 TEST_CASE("ECE, Brier and NLL of a few pixels", "[segmetrics]") {
   Tensor truth = bytes({1, 0, 1, 0, kIgnoredPixel}, {5}), map = from({0.9, 0.1, 0.25, 0.25, 0.5}, {5});
@@ -345,7 +345,7 @@ TEST_CASE("dropping the uncertain pixels raises Dice where uncertainty finds the
   CHECK_CLOSE(smoothed_frequency(samples), from({3.5 / 4, 1.5 / 4}, {2}), 1e-7, 0);
 }
 
-// ---- Intervals -----------------------------------------------------------------------------------------------------
+// ---- Intervals ------------------------------------------------------------------------------------------------------
 
 TEST_CASE("quantiles lie between neighbours as NumPy's do", "[segmetrics]") {
   CHECK(linear_quantile({3, 1, 2, 4}, 0.5) == 2.5);

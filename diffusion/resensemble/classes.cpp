@@ -9,7 +9,7 @@
 
 namespace mote::resensemble {
 
-// ---- Codings -------------------------------------------------------------------------------------------------------
+// ---- Codings --------------------------------------------------------------------------------------------------------
 
 Coding coding_named(const std::string& name) {
   if (name == "binary") return Coding::binary;
@@ -121,7 +121,7 @@ Tensor decode(Coding coding, const Tensor& given, int64_t classes) {
   return ids;
 }
 
-// ---- Ignored pixels ------------------------------------------------------------------------------------------------
+// ---- Ignored pixels -------------------------------------------------------------------------------------------------
 
 Tensor counted(const Tensor& ids, int64_t ignore) {
   check_ids("counted", ids);

@@ -21,8 +21,8 @@ Tensor encode(Coding coding, const Tensor& ids, int64_t classes, int64_t ignore 
 /// The prior f in the same coding from class probabilities [N, H, W, C] (or [N, H, W, 1], P(class 1), for binary):
 /// 2 p - 1, and for bits 2 P(bit = 1) - 1.
 Tensor encode_probabilities(Coding coding, const Tensor& probabilities);
-/// Class ids i64 [N, H, W] of an estimate y in that coding: y > 0, the largest channel (the first of equals), or the signs
-/// of the bits; a code of C or more goes to the valid code with the least sum |y_bit - code_bit|.
+/// Class ids i64 [N, H, W] of an estimate y in that coding: y > 0, the largest channel (the first of equals), or the
+/// signs of the bits; a code of C or more goes to the valid code with the least sum |y_bit - code_bit|.
 Tensor decode(Coding coding, const Tensor& y, int64_t classes);
 
 /// x0 with f where ids are `ignore`: R = 0 there.

@@ -7,7 +7,7 @@
 
 namespace mote::resensemble {
 
-// ---- Noise ---------------------------------------------------------------------------------------------------------
+// ---- Noise ----------------------------------------------------------------------------------------------------------
 
 Tensor ensemble_noise(const Shape& shape, DType dtype, uint64_t seed, int64_t step, int64_t first, int64_t first_sample,
                       Device device) {
@@ -22,7 +22,7 @@ Tensor ensemble_noise(const Shape& shape, DType dtype, uint64_t seed, int64_t st
   return noise;
 }
 
-// ---- Sampling ------------------------------------------------------------------------------------------------------
+// ---- Sampling -------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -88,7 +88,8 @@ Tensor sample_ensemble(const Path& path, const Target& target, const EnsembleOpt
         x = empty(part, f.dtype(), f.device());
         kernel::get_box(x, start, corner);
       } else if (options.sampler.start >= 0) {   // a warm start, from where xbar would be if f were right
-        x = affine(noise(-1), first_level.sigma(), 0) + affine(prior, first_level.a() * (target.truth + target.prior), 0);
+        x = affine(noise(-1), first_level.sigma(), 0) +
+            affine(prior, first_level.a() * (target.truth + target.prior), 0);
       } else {
         x = noise(-1);
         if (options.correct_start && target.prior != 0) x = x + affine(prior, first_level.a() * target.prior, 0);
@@ -113,7 +114,7 @@ Tensor sample_ensemble(const Path& path, const Target& target, const EnsembleOpt
   return result;
 }
 
-// ---- What the samples say ------------------------------------------------------------------------------------------
+// ---- What the samples say -------------------------------------------------------------------------------------------
 
 namespace {
 

@@ -24,16 +24,16 @@ struct EnsembleOptions {
 /// network is conditioned on is to be taken from there, so that it is computed once an image.
 using EnsembleNetwork = std::function<Tensor(const Tensor& xbar, double t, const std::vector<int64_t>& rows)>;
 
-/// xbar of K samples [K, N, H, W, C] for priors f [N, H, W, C], f32 or f64; ideally distributed as xbar given the image.
-/// Throws Error(usage) for K or batch < 1, and what run_sampler throws.
+/// xbar of K samples [K, N, H, W, C] for priors f [N, H, W, C], f32 or f64; ideally distributed as xbar given the
+/// image. Throws Error(usage) for K or batch < 1, and what run_sampler throws.
 Tensor sample_ensemble(const Schedule& schedule, const Target& target, const EnsembleOptions& options,
                        const EnsembleNetwork& network, const Tensor& f);
 /// The same on a path of one's own. It begins from `start` [K, N, ...] if that is defined.
 Tensor sample_ensemble(const Path& path, const Target& target, const EnsembleOptions& options,
                        const EnsembleNetwork& network, const Tensor& f, const Tensor& start = {});
 
-/// N(0, 1) of samples first_sample .. first_sample + K - 1 of images first .. first + N - 1, [K, N, H, W, C]: step -1 is
-/// the start, 0, 1, .. the steps of the sampler.
+/// N(0, 1) of samples first_sample .. first_sample + K - 1 of images first .. first + N - 1, [K, N, H, W, C]: step -1
+/// is the start, 0, 1, .. the steps of the sampler.
 Tensor ensemble_noise(const Shape& samples_by_images, DType dtype, uint64_t seed, int64_t step, int64_t first,
                       int64_t first_sample = 0, Device device = {});
 

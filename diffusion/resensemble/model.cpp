@@ -6,7 +6,7 @@
 
 namespace mote::resensemble {
 
-// ---- Config --------------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 Schedule ModelConfig::levels() const { return is_resfusion() ? resfusion_schedule(T) : schedule_named(schedule, T); }
 
@@ -44,7 +44,7 @@ ModelConfig model_config_from_json(const std::string& text) {
   return c;
 }
 
-// ---- Training ------------------------------------------------------------------------------------------------------
+// ---- Training -------------------------------------------------------------------------------------------------------
 
 Tensor training_loss(nn::Denoiser& net, const ModelConfig& config, const Schedule& schedule, const Tensor& image,
                      const Tensor& x0, const Tensor& f, const Tensor& step, const Tensor& noise, const Tensor& weight) {
@@ -70,15 +70,15 @@ Tensor training_loss(nn::Denoiser& net, const ModelConfig& config, const Schedul
   return affine(sum(squares), 1 / counted, 0);
 }
 
-// ---- Sampling ------------------------------------------------------------------------------------------------------
+// ---- Sampling -------------------------------------------------------------------------------------------------------
 
 Target sampled_target(const ModelConfig& config) { return config.is_resfusion() ? Target{1, 0} : config.map(); }
 
 Tensor sample_model(nn::Denoiser& net, const ModelConfig& config, const Schedule& schedule,
                     const EnsembleOptions& options, const Tensor& image, const Tensor& f) {
   NoGrad no_grad;
-  check(image.defined() && f.defined() && image.size(0) == f.size(0), "sample_model: an image for each prior needed, got ",
-        describe(image), " and ", describe(f));
+  check(image.defined() && f.defined() && image.size(0) == f.size(0),
+        "sample_model: an image for each prior needed, got ", describe(image), " and ", describe(f));
   bool was_training = net.is_training();
   net.train(false);
   nn::Denoiser::Condition all = net.encode(image, f), condition;

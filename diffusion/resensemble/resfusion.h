@@ -1,4 +1,5 @@
-// resfusion.h - the follow-up process Resfusion [Shi 2024], a baseline: the residual R = f - x0 is faded in while noise is
+// resfusion.h - the follow-up process Resfusion [Shi 2024], a baseline: the residual R = f - x0 is faded in with the
+// noise:
 //   x_t = sqrt(abar_t) x0 + (1 - sqrt(abar_t)) R + sqrt(1 - abar_t) eps
 // Where sqrt(abar) = 1/2 the signal is f / 2, known without x0: sampling begins there, after a few steps.
 #pragma once

@@ -9,7 +9,7 @@
 
 namespace mote::resensemble {
 
-// ---- The members ---------------------------------------------------------------------------------------------------
+// ---- The members ----------------------------------------------------------------------------------------------------
 
 Target target_named(const std::string& name) {
   std::string kind = name.substr(0, name.find(':'));
@@ -83,7 +83,7 @@ double target_rms(const Target& target, const Tensor& x0, const Tensor& f) {
   return std::sqrt(squares.item() / double(xbar.numel()));
 }
 
-// ---- Schedules -----------------------------------------------------------------------------------------------------
+// ---- Schedules ------------------------------------------------------------------------------------------------------
 
 Schedule schedule_named(const std::string& name, int64_t T) {
   if (name == "paper") return Schedule::linear(T);
@@ -91,7 +91,8 @@ Schedule schedule_named(const std::string& name, int64_t T) {
   if (name != "scaled") fail(Error::Kind::usage, "schedule '", name, "' is unknown: choose paper, scaled or cosine");
   constexpr int64_t kFewest = 25;
   if (T < kFewest)
-    fail(Error::Kind::usage, "schedule scaled: T = ", T, " steps, needs ", kFewest, " or more: its last beta is 20 / T");
+    fail(Error::Kind::usage, "schedule scaled: T = ", T, " steps, needs ", kFewest,
+         " or more: its last beta is 20 / T");
   return Schedule::linear(T, 1e-4 * 1000 / double(T), 0.02 * 1000 / double(T));
 }
 

@@ -1,7 +1,7 @@
-// target.h - what a ResEnsemble-DDPM diffuses [Shi 2023]: an affine map of truth and prior, and the way back to the truth.
-// The prior f is the output of a frozen end-to-end model (or the degraded image itself), in the space and on the scale of
-// the truth x0: masks and images in [-1, 1]. Everything else is an ordinary diffusion of the variable xbar, so every
-// sampler serves. Sampling and averaging are in ensemble.h, the follow-up process Resfusion in resfusion.h.
+// target.h - what a ResEnsemble-DDPM diffuses [Shi 2023]: an affine map of truth and prior, and the way back to the
+// truth. The prior f is the output of a frozen end-to-end model (or the degraded image itself), in the space and on the
+// scale of the truth x0: masks and images in [-1, 1]. Everything else is an ordinary diffusion of the variable xbar, so
+// every sampler serves. Sampling and averaging are in ensemble.h, the follow-up process Resfusion in resfusion.h.
 #pragma once
 #include <string>
 
@@ -11,7 +11,7 @@
 namespace mote::resensemble {
 
 /// xbar = truth x0 + prior f. The members:
-///   residual          2 x0 - f, the paper: x0 - R with R = f - x0                                 [Shi 2023, eq. 12, 13]
+///   residual          2 x0 - f, the paper: x0 - R with R = f - x0                            [Shi 2023, eq. 12, 13]
 ///   residual:LAMBDA   (1 + lambda) x0 - lambda f, lambda >= 0; 0 is plain
 ///   scaled:S          S (x0 - f), S > 0: centred only
 ///   plain             x0, a conditional DDPM
@@ -42,8 +42,8 @@ Tensor fused(const Tensor& xbar, const Tensor& f, double w);
 /// moved into [0, 1]; 1/2 if xbar = f everywhere. xbar is the mean over as many samples as will be averaged.
 double best_weight(const Tensor& xbar, const Tensor& f, const Tensor& x0);
 
-/// Limits xbar at every pixel to where y lies in [-1, 1]: [-2 - f, 2 - f] for the paper's target. Clipping it to [-1, 1]
-/// instead, as is usual for images, makes the samples repeat f.
+/// Limits xbar at every pixel to where y lies in [-1, 1]: [-2 - f, 2 - f] for the paper's target. Clipping it to
+/// [-1, 1] instead, as is usual for images, makes the samples repeat f.
 Tensor clip(const Target& target, const Tensor& xbar, const Tensor& f);
 
 /// Root mean square of xbar: the scale s of over() that gives the diffusion a target of variance 1.

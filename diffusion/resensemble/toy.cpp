@@ -9,7 +9,8 @@ namespace {
 
 constexpr double kTruthMean = 0.8, kPrior = 0.5, kVariance = 0.36;   // E[x0 | I] / I, f / I, V
 
-/// The ancestral step at level n: x' = keep x + pull mu + noise, and what an error in eps adds, -beta / (sigma sqrt(alpha)).
+/// The ancestral step at level n: x' = keep x + pull mu + noise, and what an error in eps adds, 
+/// -beta / (sigma sqrt(alpha)).
 struct Step {
   double keep, pull, noise_small, noise_large, of_error;
 };
