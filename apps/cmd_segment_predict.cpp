@@ -82,8 +82,11 @@ Pictures load_part(const PredictOptions& o, const SegmentCheckpoint& c) {
   SegmentData told;
   if (c.kind == "e2e") told = keys_from_json<E2EConfig>("end-to-end configuration", c.train);
   else told = keys_from_json<DdpmConfig>("residual DDPM configuration", c.train);
-  if (!o.data.empty()) {
-    if (o.data != told.data) told = {.data = o.data, .size = c.height, .channels = c.channels, .classes = c.classes};
+  if (!o.data.empty() && o.data != told.data) {
+    told.data = o.data;
+    told.size = c.height;
+    told.channels = c.channels;
+    told.limit = 0;
   }
   if (o.limit > 0) told.limit = o.limit;
   return {load_pairs(pair_options(told, o.split)), {}};
@@ -182,6 +185,16 @@ Json save_maps(const std::string& folder, const std::string& name, const Tensor&
   return files;
 }
 
+/// The smoothed share of samples in each class, [N, H, W, C].
+Tensor of_classes(const DdpmModel& model, const Tensor& xbar, const Tensor& f, int64_t classes, double weight) {
+  Tensor ys = empty_like(xbar);
+  for (int64_t k = 0; k < xbar.size(0); ++k) {
+    Tensor one = xbar.rows(k, k + 1);
+    ys.rows(k, k + 1).copy_(resensemble::estimates(model.target(), one, f, 1, weight).mean.view(one.shape()));
+  }
+  return resensemble::class_probabilities(model.coding, ys, classes);
+}
+
 void check(const PredictOptions& o) {
   if (o.out.empty()) fail(Error::Kind::usage, "--out: the folder for the results is missing");
   if (o.run.empty() && o.prior.e2e.empty())
@@ -241,6 +254,7 @@ void run_predict(const PredictOptions& o) {
                                             "segment", o.common.quiet,
         [&](int64_t first, const Tensor& xbar, const Tensor& f) {
           resensemble::Estimates e = resensemble::estimates(model->target(), xbar, f, 0, o.weight);
+          if (data.classes > 2) e.probability = of_classes(*model, xbar, f, data.classes, o.weight);
           for (int64_t i = 0; i < f.size(0); ++i)
             save(first + i, {row(e.mean, i), row(e.probability, i), row(e.variance, i), row(e.residual, i)});
         });

@@ -378,8 +378,9 @@ TEST_CASE("training leaves the end-to-end model as it was and ignores what has n
   Tensor loss = training_loss(net, config, schedule, data.image, x0, prior, step, noise);
   backward(loss);
   CHECK(optimizer.step() > 0);
+  nn::NamedTensors after = e2e.parameters();
   for (size_t i = 0; i < before.size(); ++i) {
-    const auto& [name, value] = e2e.parameters()[i];
+    const Tensor& value = after[i].second;
     CHECK_SAME(value, before[i].second);
     CHECK_FALSE(value.grad().defined());
   }
@@ -472,13 +473,13 @@ TEST_CASE("one pair can be learnt by heart", "[resensemble]") {
   nn::Denoiser net(config.net, 1);
   nn::Arena arena(net);
   nn::OptimizerOptions options;
-  options.lr = 4e-3;
+  options.lr = 5e-3;
   options.schedule = "cosine";
-  options.total_steps = 500;
+  options.total_steps = 200;
   options.warmup = 20;
   options.ema = 0;
   nn::Optimizer optimizer(arena, options);
-  constexpr int64_t kBatch = 8;
+  constexpr int64_t kBatch = 4;
   Tensor x0 = full({1, 28, 28, 1}, -1), f = full({1, 28, 28, 1}, -0.6), image = full({1, 28, 28, 1}, -0.5);
   for (int64_t row = 8; row < 20; ++row)
     for (int64_t col = 6; col < 22; ++col) {

@@ -18,7 +18,11 @@ Schedule resfusion_schedule(int64_t T) {
     bool is_last = next < kHalf * kHalf;
     if (is_last && (next <= 0 || std::sqrt(next) < kHalf - kNear)) beta = 1 - kHalf * kHalf / abar;
     betas.push_back(beta);
-    if (is_last) break;
+    if (is_last) {
+      double last = abar * (1 - beta);   // the level before may be the nearer one
+      if (std::abs(std::sqrt(abar) - kHalf) < std::abs(std::sqrt(last) - kHalf)) betas.pop_back();
+      break;
+    }
     abar = next;
   }
   return Schedule::of_betas("resfusion", std::move(betas));
@@ -80,10 +84,9 @@ Tensor resfusion_ensemble(const Schedule& schedule, const EnsembleOptions& optio
   own.sampler = {.name = "ddpm", .steps = schedule.steps(), .variance = "small"};
   own.clip_x0 = own.plane = false;   // the network's "x0" is not one before the last step
   Path path = sampler_path(schedule, own.sampler);
-  Level first = path.nodes.front();
   Tensor noise = ensemble_noise(f.shape().inserted(0, options.samples), f.dtype(), options.seed, -1, options.first, 0,
                                 f.device());
-  Tensor start = affine(noise, first.sigma(), 0) + affine(f, 0.5, 0);
+  Tensor start = affine(noise, std::sqrt(0.75), 0) + affine(f, 0.5, 0);
   return sample_ensemble(path, Target{1, 0}, own, network, f, start);
 }
 

@@ -7,9 +7,9 @@
 
 namespace mote::resensemble {
 
-/// The linear schedule times 1000 / T up to the level T' whose sqrt(abar) is nearest to 1/2, counted from 1: the first
-/// value below 1/2 is the last, and if it is more than 0.01 lower it is replaced by 1/2. T = 12: T' = 5. The result has
-/// T' steps. Throws Error(usage) for T < 12.
+/// The linear schedule times 1000 / T up to the level T' whose sqrt(abar) is nearest to 1/2, counted from 1. The first
+/// value below 1/2 is replaced by 1/2 if it is more than 0.01 lower. T = 12: T' = 5. The result has T' steps.
+/// Throws Error(usage) for T < 12.
 Schedule resfusion_schedule(int64_t T);
 
 /// x_t at steps [N] of i64 (0 is the least noisy); x0, f, eps [N, ...] of one shape and dtype.
