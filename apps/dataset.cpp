@@ -195,13 +195,7 @@ Pictures list_pictures(const std::string& given, const DataOptions& options) {
 
 /// The middle square of u8 [H, W, C], resized to size x size.
 Tensor fit_square(const Tensor& image, int64_t size) {
-  int64_t H = image.size(0), W = image.size(1), C = image.size(2), side = std::min(H, W);
-  if (H == W) return io::resize_image(image, size, size);
-  Tensor square = empty(Shape{side, side, C}, DType::u8);
-  const uint8_t* from = image.data<uint8_t>() + ((H - side) / 2 * W + (W - side) / 2) * C;
-  for (int64_t row = 0; row < side; ++row)
-    std::copy_n(from + row * W * C, side * C, square.data<uint8_t>() + row * side * C);
-  return io::resize_image(square, size, size);
+  return io::resize_image(middle_part(image, 1, 1), size, size);
 }
 
 Tensor load_picture(const std::string& path, const DataOptions& options) {
@@ -431,6 +425,23 @@ Dataset load_square_dataset(const DataOptions& options) {
     fail(Error::Kind::usage, "--data ", options.spec, ": images are ", data.images.size(1), "x", data.images.size(2),
          ", and training needs square ones; give --size N to make them N x N");
   return data;
+}
+
+std::vector<std::string> picture_names(const std::string& folder) { return list_folder(folder).first; }
+
+Tensor middle_part(const Tensor& image, int64_t height, int64_t width) {
+  check(image.defined() && image.dtype() == DType::u8 && image.ndim() == 3 && height > 0 && width > 0,
+        "middle_part: needs u8 [H, W, C] and a proportion, got ", describe(image), " and ", height, " : ", width);
+  int64_t H = image.size(0), W = image.size(1), C = image.size(2);
+  bool is_wide = W * height > H * width;
+  int64_t rows = is_wide ? H : std::max<int64_t>(1, W * height / width);
+  int64_t columns = is_wide ? std::max<int64_t>(1, H * width / height) : W;
+  if (rows == H && columns == W) return image;
+  Tensor part = empty(Shape{rows, columns, C}, DType::u8);
+  const uint8_t* from = image.data<uint8_t>() + ((H - rows) / 2 * W + (W - columns) / 2) * C;
+  for (int64_t row = 0; row < rows; ++row)
+    std::copy_n(from + row * W * C, columns * C, part.data<uint8_t>() + row * columns * C);
+  return part;
 }
 
 std::vector<std::string> dataset_splits(const std::string& spec) {
