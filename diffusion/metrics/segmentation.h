@@ -1,8 +1,8 @@
-// segmentation.h - how well masks agree: overlap, boundaries, structure; per image and for a whole set. Calibration and
-// sample diversity are in calibration.h. Masks are u8 class numbers; kIgnoredPixel in the truth is left out everywhere.
+// segmentation.h - how well masks agree: overlap, boundaries, structure; per image and for a whole set. Calibration
+// and sample diversity are in calibration.h, intervals in bootstrap.h. Masks are u8 class numbers; a pixel that is
+// kIgnoredPixel in the truth is left out.
 #pragma once
 #include <array>
-#include <optional>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -26,7 +26,7 @@ Counts count_pixels(const Tensor& predicted, const Tensor& truth, uint8_t positi
 double iou(const Counts& c);                 // TP / (TP + FP + FN); both masks empty: 1, one of them: 0
 double dice(const Counts& c);                // 2 TP / (2 TP + FP + FN); likewise
 double pixel_accuracy(const Counts& c);      // (TP + TN) / all; 1 without pixels
-double balanced_accuracy(const Counts& c);   // mean of TP / (TP + FN) and TN / (TN + FP); a class not in the truth is left out
+double balanced_accuracy(const Counts& c);   // mean of TP / (TP + FN) and TN / (TN + FP), without 0 / 0
 double f_beta(const Counts& c, double beta2 = 0.3);   // (1 + b^2) P R / (b^2 P + R); 0 if TP = 0
 
 /// Of several classes, from counts of the whole set: IoU of each class, absent (NaN) where neither side has it, and the
@@ -35,8 +35,8 @@ struct ClassScores {
   std::vector<double> iou;   // NaN: in neither prediction nor truth
   double mean_iou = 0, accuracy = 0, mean_class_accuracy = 0;
 };
-/// predicted, truth  u8 of equal shape, values < classes (truth: or kIgnoredPixel). Throws Error(argument); Error(data) for
-/// a larger value.
+///   predicted, truth  u8 of equal shape, values < classes (truth: or kIgnoredPixel)
+/// Throws Error(argument) for other shapes or dtypes, Error(data) for a larger value.
 ClassScores class_scores(const Tensor& predicted, const Tensor& truth, int64_t classes);
 
 // ---- Soft maps -----------------------------------------------------------------------------------------------------
@@ -48,10 +48,10 @@ FCurve f_curve(const Tensor& probability, const Tensor& truth, double beta2 = 0.
 double adaptive_f(const Tensor& probability, const Tensor& truth, double beta2 = 0.3);
 
 /// S = max(0, (So + Sr) / 2), object and region parts.                                                 [Fan 2017]
-/// Truth all background: 1 - mean(p), all foreground: mean(p). So = mu O(p | fg) + (1 - mu) O(1 - p | bg), mu the share of
-/// foreground, O(v) = 2 m / (m^2 + 1 + s), s the deviation with n - 1 (0 of one pixel). Sr: four blocks at the truth's
-/// centroid, each side's mean index rounded half to even (NumPy's rule; MATLAB differs) plus one; moments with n - 1;
-/// an empty block is skipped. Ignored pixels are not supported: Error(argument).
+/// Truth all background: 1 - mean(p), all foreground: mean(p). So = mu O(p | fg) + (1 - mu) O(1 - p | bg), mu the share
+/// of foreground, O(v) = 2 m / (m^2 + 1 + s), s the deviation with n - 1 (0 of one pixel). Sr: four blocks that meet at
+/// the truth's centroid, the mean row and column rounded half to even (NumPy's rule; MATLAB's differs) plus one;
+/// moments with n - 1; an empty block is skipped. Ignored pixels are not supported: Error(argument).
 struct SMeasure {
   double s = 0, object = 0, region = 0;   // the parts are 0 where truth has one class only
 };
@@ -59,15 +59,15 @@ SMeasure s_measure(const Tensor& probability, const Tensor& truth);
 
 // ---- Boundaries ----------------------------------------------------------------------------------------------------
 
-/// Squared distance of every pixel to the nearest nonzero one of a u8 [H, W], exact, f64 [H, W]; infinity if there is none.
+/// Squared distance of every pixel to the nearest nonzero one of a u8 [H, W], exact, f64 [H, W]; infinite without one.
 ///                                                                                  [Felzenszwalb, Huttenlocher 2012]
 Tensor squared_distances(const Tensor& mask);
-/// Pixels of the mask (u8 [H, W] of 0 and 1) with one of the four neighbours outside it; outside the picture is outside.
+/// Pixels of the mask (u8 [H, W] of 0 and 1) with one of the four neighbours outside it or outside the picture.
 Tensor boundary(const Tensor& mask);
 /// F1 of the boundaries, a pixel matched within distance r, mean over r = 1..radii. Both empty: 1, one: 0.
 double boundary_f(const Tensor& predicted, const Tensor& truth, int radii = 5);
-/// The larger of the two directed 95 % quantiles (linear, NumPy's) of distances between boundaries, in pixels. Both masks
-/// empty: 0; one: NaN, to be counted apart.
+/// The larger of the two directed 95 % quantiles (linear_quantile) of distances between boundaries, in pixels. Both
+/// masks empty: 0; one: NaN, to be counted apart.
 double hd95(const Tensor& predicted, const Tensor& truth);
 /// min(area) / max(area), called WCov in published code; both empty: 1.
 double area_ratio(const Tensor& predicted, const Tensor& truth);
@@ -94,23 +94,12 @@ struct SetScores {
 };
 SetScores summarize(const std::vector<ImageScores>& images);
 
-// ---- Floor and comparison ------------------------------------------------------------------------------------------
+// ---- Floor ------------------------------------------------------------------------------------------
 
 /// The grey level t of the largest variance between {v <= t} and {v > t}; the smallest of equals.     [Otsu 1979]
 ///   grey  u8, any shape, not empty
 int otsu_threshold(const Tensor& grey);
 /// The mask v > t of a picture u8 [H, W], turned round where it covers more than half.
 Tensor otsu_mask(const Tensor& grey);
-
-struct Interval {
-  double mean = 0, low = 0, high = 0;
-};
-/// Mean of a - b over images with the percentile interval of `level` from resampled images (the same for both sides),
-/// drawn from Philox. NaN pairs are left out.   [Efron 1979]
-/// Throws Error(argument) if the sizes differ or no pair is left.
-Interval paired_bootstrap(const std::vector<double>& a, const std::vector<double>& b, uint64_t seed,
-                          int64_t resamples = 10000, double level = 0.95);
-/// The same of one series.
-Interval bootstrap(const std::vector<double>& values, uint64_t seed, int64_t resamples = 10000, double level = 0.95);
 
 }  // namespace mote::metrics
