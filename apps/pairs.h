@@ -13,14 +13,14 @@ namespace mote::apps {
 inline constexpr uint8_t kIgnored = 255;
 
 struct PairOptions {
-  std::string spec;              // pairs:DIR | synthetic:fashionseg28|fashionseg64|discs28|digits64
+  std::string spec{};            // pairs:DIR | synthetic:fashionseg28|fashionseg64|discs28|digits64
   std::string split = "train";   // train | val | test
   int64_t height = 0, width = 0; // 0: as they are; else the largest middle part of this proportion, resized
   int64_t channels = 0;          // 0: as they are, else 1 or 3
   int64_t limit = 0;             // 0: all, else so many, evenly spaced, so that no kind of picture is lost
   int64_t classes = 0;           // 0: as classes.txt, the colour file or the masks say
-  int64_t ignore = -1;           // a mask value; -1: the class that classes.txt calls unlabelled, void or ignore
-  std::string colours;           // colour file, for palette and colour masks
+  int64_t ignore = -1;           // a mask value; -1: those that classes.txt calls unlabelled, void or ignore
+  std::string colours{};         // colour file, for palette and colour masks
   uint64_t seed = 0;             // of synthetic sets; folders do not read it
 };
 
@@ -44,26 +44,29 @@ struct Pairs {
 ///   image is its own.
 ///   Masks: grey class numbers, or 0 and 255 for two classes. classes.txt (`number name` a line) names the classes.
 ///   Masks with a palette or in colour need `colours`, a text file of lines `r g b class`, class a number or `ignore`,
-///   with # comments.
+///   # begins a comment.
 /// synthetic:NAME   seg_synthetic.h; 10,000 train, 1,000 val, 2,000 test images or the first `limit`
 /// Images are resized bilinearly (area average when they shrink), masks by the nearest pixel.
 /// Throws Error(data) naming the file for: a missing folder, list or file, an image of this part without mask, a mask
-/// without image, sizes that differ, a JPEG mask, a value (with row and column) that is no class, a class that no mask of
-/// the train part has, an empty part; Error(usage) for options out of range.
+/// without image, sizes that differ, a JPEG mask, a value (with row and column) that is no class, a class that no mask
+/// of the train part has, an empty part; Error(usage) for options out of range.
 Pairs load_pairs(const PairOptions& options);
 
 /// Whether the SPEC names images with masks.
 bool is_pair_spec(const std::string& spec);
 
-/// The parts that can be asked for; a test part without masks is among them.
+/// The parts that have masks; `val` is there even where it is cut from train.
 std::vector<std::string> pair_splits(const std::string& spec);
 
 /// Reads all that load_pairs would read and reports all that is wrong, as check_dataset does. Throws Error(usage).
 DatasetReport check_pairs(const PairOptions& options);
 
-/// One mask as class numbers, u8 [H, W], for readers of single files (`mote eval seg`). With two classes, 255 stands for
-/// 1 unless it is `ignore`; -1: no value is ignored. Throws Error(data) naming file, row and column as load_pairs does.
+/// One mask as class numbers, u8 [H, W], for readers of single files (`mote eval seg`). With two classes, 255 stands
+/// for 1 unless it is `ignore`; -1: no value is ignored. Throws Error(data) as load_pairs does.
 Tensor load_mask(const std::string& path, int64_t classes, int64_t ignore);
+
+/// The hash of images, masks and number of classes, as load_pairs stores it.
+std::string pairs_hash(const Pairs& pairs);
 
 /// "64" or "96x128" (height x width) into height and width. Throws Error(usage) naming `flag`.
 void parse_size(const std::string& flag, const std::string& text, int64_t& height, int64_t& width);

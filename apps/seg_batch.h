@@ -39,7 +39,8 @@ struct PairBatch {
 };
 
 /// The move of element `element` of batch `step`, for pictures of height x width.
-Move draw_move(const BatchOptions& options, int64_t height, int64_t width, uint64_t seed, int64_t step, int64_t element);
+Move draw_move(const BatchOptions& options, int64_t height, int64_t width, uint64_t seed, int64_t step,
+               int64_t element);
 
 /// Batch number `step` of training, in the order of BatchLoader: every epoch is a permutation by (seed, epoch).
 ///   guess  f32 [N, H, W, K], what an end-to-end model says of each image of `data`; or undefined
