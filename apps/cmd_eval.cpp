@@ -387,6 +387,7 @@ void add_eval_command(CLI::App& app) {
                  "mote eval nearest samples.npy fashion-mnist --out pairs.png", o, [o] { run_nearest(*o); });
   nearest.add_option("--out", o->out, "a PNG of the closest pairs, the sample at the left")->group("Images");
   add_eval_cluster_command(*eval);
+  add_eval_seg_command(*eval);
 }
 
 }  // namespace mote::apps
