@@ -19,7 +19,7 @@ struct PairOptions {
   int64_t channels = 0;          // 0: as they are, else 1 or 3
   int64_t limit = 0;             // 0: all, else so many, evenly spaced, so that no kind of picture is lost
   int64_t classes = 0;           // 0: as classes.txt, the colour file or the masks say
-  int64_t ignore = -1;           // a mask value; -1: the class that classes.txt calls unlabelled, void or ignore
+  int64_t ignore = -1;           // a mask value; -1: those that classes.txt calls unlabelled, void or ignore
   std::string colours{};         // colour file, for palette and colour masks
   uint64_t seed = 0;             // of synthetic sets; folders do not read it
 };

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <map>
 #include <optional>
+#include <set>
 #include <sstream>
 
 #include "tensor/error.h"
@@ -78,7 +79,8 @@ MaskRule rule_of_two_levels() {
 
 MaskRule rule_of_class_file(const std::string& path, int64_t ignore) {
   std::map<int, std::string> names;
-  int64_t ignored = ignore;
+  std::set<int> ignored;
+  if (ignore >= 0) ignored.insert(int(ignore));
   for_lines(path, [&](int64_t line, const std::vector<std::string>& words) {
     std::optional<int> value = byte_of(words[0]);
     if (!value || words.size() < 2)
@@ -88,16 +90,16 @@ MaskRule rule_of_class_file(const std::string& path, int64_t ignore) {
     if (!names.emplace(*value, name).second)
       fail(Error::Kind::data, path, ": line ", line, " names class ", *value, " a second time");
     for (const char* word : {"unlabelled", "unlabeled", "void", "ignore"})
-      if (ignored < 0 && name == word) ignored = *value;
+      if (ignore < 0 && name == word) ignored.insert(*value);
   });
   MaskRule rule;
   rule.label.fill(MaskRule::kUnknown);
   for (const auto& [value, name] : names) {
-    if (value == ignored) continue;
+    if (ignored.count(value)) continue;
     rule.label[size_t(value)] = int(rule.classes++);
     rule.class_names.push_back(name);
   }
-  if (ignored >= 0) rule.label[size_t(ignored)] = kIgnored;
+  for (int value : ignored) rule.label[size_t(value)] = kIgnored;
   if (rule.classes < 2)
     fail(Error::Kind::data, path, ": names ", rule.classes, " class(es) that are not ignored; 2 or more are needed");
   return rule;

@@ -29,7 +29,7 @@ MaskRule rule_of_numbers(int64_t classes, int64_t ignore);
 /// 0 and 255 as two classes.
 MaskRule rule_of_two_levels();
 /// From classes.txt, `number name` a line: its numbers in ascending order are the classes; one that is `ignore`, or
-/// that is called unlabelled, unlabeled, void or ignore where `ignore` is -1, is ignored. Throws Error(data) naming the
+/// those called unlabelled, unlabeled, void or ignore where `ignore` is -1, are ignored. Throws Error(data) naming the
 /// line.
 MaskRule rule_of_class_file(const std::string& path, int64_t ignore);
 /// From a colour file, `r g b class` a line, class a number or `ignore`. Throws Error(data) naming the line.

@@ -22,7 +22,7 @@ struct Calibration {
 Calibration calibration(const Tensor& probability, const Tensor& truth, int64_t bins = 15);
 
 /// Generalised energy distance, squared: 2 mean d(S, Y) - mean d(S, S') - mean d(Y, Y'), d = 1 - IoU (0 if both are
-/// empty), over all pairs, a mask with itself among them.   [Kohl 2018, eq. 4]
+/// empty), over all pairs, a mask with itself among them.   [Kohl 2018]
 ///   samples u8 [K, H, W], truths u8 [M, H, W], of 0 and 1
 double ged2(const Tensor& samples, const Tensor& truths);
 
