@@ -55,7 +55,7 @@ void for_each_key(Config& c, Fn&& fn) {
   fn("folds", c.folds, Key::numbers, "cut the training part into this many folds (0: none)", folds);
   fn("fold", c.fold, Key::numbers, "the fold that is left out, from 0", folds);
   const char* moves = "Augmentation";
-  fn("mirror", c.mirror, Key::numbers, "mirror left to right", moves);
+  fn("mirror", c.mirror, Key::numbers, "mirror half of the images left to right (--mirror=false: none)", moves);
   fn("turn", c.turn, Key::numbers, "turn by quarters", moves);
   fn("shift", c.shift, Key::numbers, "shift by up to so many pixels", moves);
   fn("crop", c.crop, Key::numbers, "train on random squares of this side (0: whole pictures)", moves);
@@ -117,7 +117,7 @@ void for_each_key(Config& c, Fn&& fn) {
      "masks as binary, one-hot or bits (auto: binary for 2 classes, one-hot up to 12)", diffusion);
   fn("foreground", c.foreground, Key::numbers, "additional weight of foreground pixels in the loss", diffusion);
   const char* moves = "Augmentation";
-  fn("mirror", c.mirror, Key::numbers, "mirror left to right", moves);
+  fn("mirror", c.mirror, Key::numbers, "mirror half of the images left to right (--mirror=false: none)", moves);
   fn("turn", c.turn, Key::numbers, "turn by quarters", moves);
   fn("shift", c.shift, Key::numbers, "shift by up to so many pixels", moves);
   const char* optimisation = "Optimisation";
