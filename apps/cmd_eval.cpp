@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "apps/cmd_restore.h"
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/image_source.h"
@@ -388,6 +389,7 @@ void add_eval_command(CLI::App& app) {
   nearest.add_option("--out", o->out, "a PNG of the closest pairs, the sample at the left")->group("Images");
   add_eval_cluster_command(*eval);
   add_eval_seg_command(*eval);
+  add_eval_restore_command(*eval);
 }
 
 }  // namespace mote::apps

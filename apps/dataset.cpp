@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <optional>
 #include <tuple>
 
+#include "apps/pictures.h"
 #include "tensor/error.h"
 #include "tensor/io/cifar.h"
 #include "tensor/io/csv.h"
@@ -442,6 +444,39 @@ Tensor middle_part(const Tensor& image, int64_t height, int64_t width) {
   for (int64_t row = 0; row < rows; ++row)
     std::copy_n(from + row * W * C, columns * C, part.data<uint8_t>() + row * columns * C);
   return part;
+}
+
+PictureSet load_pictures(const DataOptions& options) {
+  require_options(options);
+  auto [kind, rest] = parse_spec(options.spec);
+  PictureSet set{options.spec, {}, {}, {}};
+  if (kind == "folder") {
+    for (const std::string& path : list_pictures(rest, options).paths) {
+      set.images.push_back(io::load_image(path, int(options.channels)));
+      set.names.push_back(fs::path(path).lexically_relative(rest).replace_extension().generic_string());
+      if (set.images.back().size(2) != set.images.front().size(2))
+        fail(Error::Kind::data, path, ": the picture has ", set.images.back().size(2), " channels, those before it ",
+             set.images.front().size(2), "; --channels 1 or 3 makes them equal");
+    }
+  } else {
+    DataOptions as_they_are = options;
+    as_they_are.size = 0;
+    Dataset data = load_dataset(as_they_are);
+    for (int64_t n = 0; n < data.count(); ++n) {
+      char number[24];
+      std::snprintf(number, sizeof number, "%06lld", static_cast<long long>(n));
+      set.images.push_back(data.images.rows(n, n + 1).view(data.images.shape().without(0)));
+      set.names.emplace_back(number);
+    }
+  }
+  io::Hasher hasher;
+  for (const Tensor& image : set.images) {
+    std::string shape = concat_text(image.shape());
+    hasher.update(shape.data(), shape.size());
+    hasher.update(image.raw(), size_t(image.nbytes()));
+  }
+  set.hash = hasher.hex();
+  return set;
 }
 
 std::vector<std::string> dataset_splits(const std::string& spec) {
