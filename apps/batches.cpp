@@ -9,46 +9,14 @@
 #include <thread>
 
 #include "apps/dataset.h"
+#include "apps/epoch_order.h"
 #include "tensor/error.h"
 #include "tensor/random.h"
 
 namespace mote::apps {
 namespace {
 
-// Streams of the training seed; other uses of the same seed fork with other keys.
-constexpr uint64_t kOrderKey = 0x6f72646572, kFlipKey = 0x666c6970;  // "order", "flip"
-
-/// A number in [0, count), from 64 random bits; the bias is below count / 2^64.
-int64_t bounded(uint64_t bits, int64_t count) {
-  return int64_t(static_cast<unsigned __int128>(bits) * static_cast<unsigned __int128>(count) >> 64);
-}
-
-/// The image at a position of the endless sequence of epochs. The permutation used last is kept.
-class EpochOrder {
- public:
-  EpochOrder(uint64_t seed, int64_t count) : generator_(Generator{seed}.fork(kOrderKey)), count_(count) {}
-
-  int64_t at(int64_t position) {
-    int64_t epoch = position / count_;
-    if (epoch != epoch_) shuffle(epoch);
-    return order_[size_t(position % count_)];
-  }
-
- private:
-  void shuffle(int64_t epoch) {  // [Fisher and Yates; Durstenfeld 1964]
-    order_.resize(size_t(count_));
-    std::iota(order_.begin(), order_.end(), int64_t(0));
-    Generator generator = generator_.fork(uint64_t(epoch));
-    for (int64_t last = count_ - 1; last > 0; --last)
-      std::swap(order_[size_t(last)], order_[size_t(bounded(random_bits(generator, uint64_t(last)), last + 1))]);
-    epoch_ = epoch;
-  }
-
-  Generator generator_;
-  int64_t count_;
-  int64_t epoch_ = -1;
-  std::vector<int64_t> order_;
-};
+constexpr uint64_t kFlipKey = 0x666c6970;  // "flip", a stream of the training seed beside kOrderKey
 
 const std::array<float, 256>& pixel_values() {
   static const std::array<float, 256> values = [] {

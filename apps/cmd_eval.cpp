@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "apps/cmd_restore.h"
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/image_source.h"
@@ -387,6 +388,8 @@ void add_eval_command(CLI::App& app) {
                  "mote eval nearest samples.npy fashion-mnist --out pairs.png", o, [o] { run_nearest(*o); });
   nearest.add_option("--out", o->out, "a PNG of the closest pairs, the sample at the left")->group("Images");
   add_eval_cluster_command(*eval);
+  add_eval_seg_command(*eval);
+  add_eval_restore_command(*eval);
 }
 
 }  // namespace mote::apps

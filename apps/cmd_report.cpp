@@ -7,6 +7,9 @@
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/report.h"
+#include "apps/restore_checkpoint.h"
+#include "apps/segment_checkpoint.h"
+#include "apps/segment_report.h"
 #include "tensor/error.h"
 
 namespace mote::apps {
@@ -21,8 +24,10 @@ void add_report_command(CLI::App& app) {
                                   "mote report runs/first", o->common, [o] {
                                     if (o->run.empty())
                                       fail(Error::Kind::usage, "the run is missing, for instance: mote report runs/first");
-                                    std::string path = is_cluster_run(o->run) ? write_cluster_report(o->run)
-                                                                              : write_report(o->run);
+                                    std::string path = is_cluster_run(o->run)   ? write_cluster_report(o->run)
+                                                       : is_segment_run(o->run) ? write_segment_report(o->run)
+                                                       : is_restore_run(o->run) ? write_restore_report(o->run)
+                                                                                : write_report(o->run);
                                     if (o->common.json)
                                       std::cout << nlohmann::json{{"report", path}}.dump() << "\n";
                                     else

@@ -19,8 +19,10 @@ void add_compare_command(CLI::App& app);
 void add_cluster_command(CLI::App& app);
 void add_gmm_command(CLI::App& app);
 void add_ot_command(CLI::App& app);
+void add_segment_command(CLI::App& app);
 
-/// `mote eval cluster`, below `mote eval`.
+/// `mote eval cluster` and `mote eval seg`, below `mote eval`.
 void add_eval_cluster_command(CLI::App& eval);
+void add_eval_seg_command(CLI::App& eval);
 
 }  // namespace mote::apps

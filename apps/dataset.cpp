@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <optional>
 #include <tuple>
 
+#include "apps/pictures.h"
 #include "tensor/error.h"
 #include "tensor/io/cifar.h"
 #include "tensor/io/csv.h"
@@ -195,13 +197,7 @@ Pictures list_pictures(const std::string& given, const DataOptions& options) {
 
 /// The middle square of u8 [H, W, C], resized to size x size.
 Tensor fit_square(const Tensor& image, int64_t size) {
-  int64_t H = image.size(0), W = image.size(1), C = image.size(2), side = std::min(H, W);
-  if (H == W) return io::resize_image(image, size, size);
-  Tensor square = empty(Shape{side, side, C}, DType::u8);
-  const uint8_t* from = image.data<uint8_t>() + ((H - side) / 2 * W + (W - side) / 2) * C;
-  for (int64_t row = 0; row < side; ++row)
-    std::copy_n(from + row * W * C, side * C, square.data<uint8_t>() + row * side * C);
-  return io::resize_image(square, size, size);
+  return io::resize_image(middle_part(image, 1, 1), size, size);
 }
 
 Tensor load_picture(const std::string& path, const DataOptions& options) {
@@ -431,6 +427,56 @@ Dataset load_square_dataset(const DataOptions& options) {
     fail(Error::Kind::usage, "--data ", options.spec, ": images are ", data.images.size(1), "x", data.images.size(2),
          ", and training needs square ones; give --size N to make them N x N");
   return data;
+}
+
+std::vector<std::string> picture_names(const std::string& folder) { return list_folder(folder).first; }
+
+Tensor middle_part(const Tensor& image, int64_t height, int64_t width) {
+  check(image.defined() && image.dtype() == DType::u8 && image.ndim() == 3 && height > 0 && width > 0,
+        "middle_part: needs u8 [H, W, C] and a proportion, got ", describe(image), " and ", height, " : ", width);
+  int64_t H = image.size(0), W = image.size(1), C = image.size(2);
+  bool is_wide = W * height > H * width;
+  int64_t rows = is_wide ? H : std::max<int64_t>(1, W * height / width);
+  int64_t columns = is_wide ? std::max<int64_t>(1, H * width / height) : W;
+  if (rows == H && columns == W) return image;
+  Tensor part = empty(Shape{rows, columns, C}, DType::u8);
+  const uint8_t* from = image.data<uint8_t>() + ((H - rows) / 2 * W + (W - columns) / 2) * C;
+  for (int64_t row = 0; row < rows; ++row)
+    std::copy_n(from + row * W * C, columns * C, part.data<uint8_t>() + row * columns * C);
+  return part;
+}
+
+PictureSet load_pictures(const DataOptions& options) {
+  require_options(options);
+  auto [kind, rest] = parse_spec(options.spec);
+  PictureSet set{options.spec, {}, {}, {}};
+  if (kind == "folder") {
+    for (const std::string& path : list_pictures(rest, options).paths) {
+      set.images.push_back(io::load_image(path, int(options.channels)));
+      set.names.push_back(fs::path(path).lexically_relative(rest).replace_extension().generic_string());
+      if (set.images.back().size(2) != set.images.front().size(2))
+        fail(Error::Kind::data, path, ": the picture has ", set.images.back().size(2), " channels, those before it ",
+             set.images.front().size(2), "; --channels 1 or 3 makes them equal");
+    }
+  } else {
+    DataOptions as_they_are = options;
+    as_they_are.size = 0;
+    Dataset data = load_dataset(as_they_are);
+    for (int64_t n = 0; n < data.count(); ++n) {
+      char number[24];
+      std::snprintf(number, sizeof number, "%06lld", static_cast<long long>(n));
+      set.images.push_back(data.images.rows(n, n + 1).view(data.images.shape().without(0)));
+      set.names.emplace_back(number);
+    }
+  }
+  io::Hasher hasher;
+  for (const Tensor& image : set.images) {
+    std::string shape = concat_text(image.shape());
+    hasher.update(shape.data(), shape.size());
+    hasher.update(image.raw(), size_t(image.nbytes()));
+  }
+  set.hash = hasher.hex();
+  return set;
 }
 
 std::vector<std::string> dataset_splits(const std::string& spec) {

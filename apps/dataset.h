@@ -50,6 +50,14 @@ Tensor to_unit(const Tensor& images);
 /// load_dataset of images that a network is trained on: Error(usage) naming --size unless they are square.
 Dataset load_square_dataset(const DataOptions& options);
 
+/// Names of the pictures (png, jpg, bmp, pgm, ppm, pnm) right in a folder, sorted; hidden ones are left out. Throws
+/// Error(data) if the folder is missing or cannot be read.
+std::vector<std::string> picture_names(const std::string& folder);
+
+/// The largest middle part of u8 [H, W, C] whose sides are in the proportion height : width; the image itself
+/// if that is all of it.
+Tensor middle_part(const Tensor& image, int64_t height, int64_t width);
+
 /// The splits that a SPEC has: train and test, or train alone for a folder without such folders.
 std::vector<std::string> dataset_splits(const std::string& spec);
 

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <new>
 
+#include "apps/cmd_restore.h"
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/cpu_check.h"
@@ -159,6 +160,8 @@ int run(int argc, char** argv) {
   add_cluster_command(app);
   add_gmm_command(app);
   add_ot_command(app);
+  add_segment_command(app);
+  add_restore_command(app);
   if (argc == 1) {
     std::fprintf(stderr, "%s", app.help().c_str());
     return 2;

@@ -102,23 +102,27 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-void add_numbers(Page& page, const std::string& folder, const Log& log) {
+void add_checkpoint_numbers(Page& page, const std::string& folder) {
+  CheckpointSummary summary = read_checkpoint_summary(folder + "/" + kCheckpointFile);
+  const Checkpoint& c = summary.checkpoint;
+  page.number("steps in the checkpoint", count_text(c.step));
+  page.number("images seen", count_text(c.images));
+  page.number("epochs", short_number(c.data_count > 0 ? double(c.images) / double(c.data_count) : 0));
+  page.number("parameters", count_text(summary.elements["model"]));
+  page.number("data", c.data + " (" + count_text(c.data_count) + ")");
+  page.number("image", concat_text(c.unet.size, " x ", c.unet.size, " x ", c.unet.channels));
+  page.number("schedule, T", c.schedule + ", " + count_text(c.T));
+  if (!c.train.empty()) page.number("precision", train_config_from_json(c.train).precision);
+  page.number("seed", std::to_string(c.seed));
+  page.number("checkpoint", bytes_text(summary.bytes));
+  page.number("checkpoint hash", c.hash);
+}
+
+void add_numbers(Page& page, const std::function<void(Page&)>& of_checkpoint, const Log& log) {
   page.html("<div class=\"numbers\">\n");
   std::string problem;
   try {
-    CheckpointSummary summary = read_checkpoint_summary(folder + "/" + kCheckpointFile);
-    const Checkpoint& c = summary.checkpoint;
-    page.number("steps in the checkpoint", count_text(c.step));
-    page.number("images seen", count_text(c.images));
-    page.number("epochs", short_number(c.data_count > 0 ? double(c.images) / double(c.data_count) : 0));
-    page.number("parameters", count_text(summary.elements["model"]));
-    page.number("data", c.data + " (" + count_text(c.data_count) + ")");
-    page.number("image", concat_text(c.unet.size, " x ", c.unet.size, " x ", c.unet.channels));
-    page.number("schedule, T", c.schedule + ", " + count_text(c.T));
-    if (!c.train.empty()) page.number("precision", train_config_from_json(c.train).precision);
-    page.number("seed", std::to_string(c.seed));
-    page.number("checkpoint", bytes_text(summary.bytes));
-    page.number("checkpoint hash", c.hash);
+    of_checkpoint(page);
   } catch (const Error& error) {
     problem = error.what();
   }
@@ -173,13 +177,19 @@ void add_grids(Page& page, const std::string& folder) {
 }  // namespace
 
 std::string write_report(const std::string& folder) {
+  return write_report(folder, "A diffusion model trained with mote",
+                      [&](Page& page) { add_checkpoint_numbers(page, folder); });
+}
+
+std::string write_report(const std::string& folder, const std::string& what,
+                         const std::function<void(Page&)>& numbers) {
   if (!fs::is_directory(folder)) fail(Error::Kind::data, "report: there is no run folder at ", folder);
   if (!fs::exists(folder + "/config.toml") && !fs::exists(folder + "/log.jsonl") && !fs::exists(folder + "/" + kCheckpointFile))
     fail(Error::Kind::data, "report: ", folder, " is not a run: it has no config.toml, log.jsonl or ", kCheckpointFile);
   Log log = read_log(folder + "/log.jsonl");
   Page page(run_name(folder));
-  page.html("<p class=\"sub\">A diffusion model trained with mote</p>\n");
-  add_numbers(page, folder, log);
+  page.html("<p class=\"sub\">" + escape_html(what) + "</p>\n");
+  add_numbers(page, numbers, log);
   add_grids(page, folder);
   add_curves(page, log);
   page.heading("Configuration");

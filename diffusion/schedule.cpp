@@ -58,6 +58,13 @@ Schedule Schedule::cosine(int64_t steps) {
   return Schedule("cosine", std::move(beta));
 }
 
+Schedule Schedule::of_betas(std::string name, std::vector<double> beta) {
+  require_steps(name.c_str(), int64_t(beta.size()));
+  for (double b : beta)
+    if (!(b > 0 && b < 1)) fail(Error::Kind::usage, name, " schedule: a beta of ", b, ", needs 0 < beta < 1");
+  return Schedule(std::move(name), std::move(beta));
+}
+
 Schedule Schedule::named(const std::string& name, int64_t steps) {
   if (name == "linear") return linear(steps);
   if (name == "cosine") return cosine(steps);

@@ -38,6 +38,9 @@ class Schedule {
   /// "linear", "cosine", or "linear:B0,B1" with other ends of the betas; Error(usage) otherwise.
   static Schedule named(const std::string& name, int64_t steps = 1000);
 
+  /// Betas of one's own, each in (0, 1).
+  static Schedule of_betas(std::string name, std::vector<double> beta);
+
   /// Each maker throws Error(usage) unless 1 <= T <= kMaxSteps; linear unless 0 < b0 <= b1 < 1.
   static constexpr int64_t kMaxSteps = 1000000;
 

@@ -57,9 +57,10 @@ class Conv2d : public Module {
 
 /// How all norms of a network are set.
 struct NormSpec {
-  int64_t groups = 0;   // 0: min(32, width / 4) for a width of channels
+  int64_t groups = 0;   // 0: min(most, width / 4) for a width of channels
   double eps = 1e-6;
-  int64_t groups_for(int64_t width) const { return groups > 0 ? groups : std::min<int64_t>(32, width / 4); }
+  int64_t most = 32;
+  int64_t groups_for(int64_t width) const { return groups > 0 ? groups : std::min(most, width / 4); }
   bool operator==(const NormSpec&) const = default;
 };
 

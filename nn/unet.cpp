@@ -63,6 +63,7 @@ void UNetConfig::validate() const {
   // The upper bounds are far above any use; they catch a typo or a damaged file before memory is asked for.
   bool sane = require(size >= 1 && size <= 16384, "size must be 1 to 16384, got ", size);
   require(channels >= 1 && channels <= 4096, "channels must be 1 to 4096, got ", channels);
+  require(in_channels >= 0 && in_channels <= 4096, "in_channels must be 0 (as channels) to 4096, got ", in_channels);
   sane &= require(base >= 4 && base <= 4096 && base % 4 == 0, "base must be 4 to 4096 in steps of 4, got ", base);
   sane &= require(levels() >= 1 && levels() <= 10, "multipliers must have 1 to 10 entries, got ", levels());
   for (int64_t multiplier : multipliers)
@@ -73,6 +74,7 @@ void UNetConfig::validate() const {
   sane &= require(head_width == 0 || heads == 1, "heads and head_width exclude each other, got ", heads, " heads of ",
                   head_width, " channels");
   sane &= require(norm_groups >= 0 && norm_groups <= 262144, "norm_groups must be 0 to 262144, got ", norm_groups);
+  sane &= require(norm_most >= 1 && norm_most <= 262144, "norm_most must be 1 to 262144, got ", norm_most);
   require(norm_eps > 0 && norm_eps < 1, "norm_eps must be in (0, 1), got ", norm_eps);
   require(freq_shift >= 0 && freq_shift < double(base / 2), "freq_shift must be 0 or more and below base / 2, ",
           base / 2, ", got ", freq_shift);
@@ -127,6 +129,8 @@ void for_options(const Visit& visit) {
   visit("pad_evenly", &UNetConfig::pad_evenly);
   visit("cos_first", &UNetConfig::cos_first);
   visit("freq_shift", &UNetConfig::freq_shift);
+  visit("norm_most", &UNetConfig::norm_most);
+  visit("in_channels", &UNetConfig::in_channels);
 }
 
 // Json converts 1.5 or true to an int64_t silently; here a whole number must be written as one.
@@ -199,7 +203,7 @@ UNet::UNet(const UNetConfig& config, uint64_t seed)
     : Module("unet"),
       config_(validated(config)),
       generator_(Init(seed).at("dropout").generator()),
-      conv_in_(config.channels, config.base, 3, Init(seed).at("conv_in")),
+      conv_in_(config.inputs(), config.base, 3, Init(seed).at("conv_in")),
       time1_(config.base, 4 * config.base, Init(seed).at("time_embedding.linear_1")),
       time2_(4 * config.base, 4 * config.base, Init(seed).at("time_embedding.linear_2")),
       norm_out_(config.width(0), config.norm()),
@@ -268,7 +272,7 @@ void UNet::add_attention(Level& level, const std::string& name, int64_t width, c
 // ---- Forward -------------------------------------------------------------------------------------------------------
 
 void UNet::check_input(const Tensor& x, const Tensor& t, const Tensor& class_ids) const {
-  int64_t size = config_.size, channels = config_.channels;
+  int64_t size = config_.size, channels = config_.inputs();
   check(x.defined() && x.ndim() == 4 && is_floating(x.dtype()) && x.shape() == Shape{x.size(0), size, size, channels},
         "UNet: x must be a floating [N, ", size, ", ", size, ", ", channels, "], got ", describe(x));
   check(t.defined() && t.dtype() == DType::f32 && t.shape() == Shape{x.size(0)},
@@ -321,12 +325,16 @@ Tensor UNet::run(const AttentionBlock& block, const Tensor& x) {
   return checkpoint([&block](const std::vector<Tensor>& inputs) { return block.forward(inputs[0]); }, {x});
 }
 
-Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids, const Tensor& shift) {
+Tensor UNet::forward(const Tensor& x, const Tensor& t, const Tensor& class_ids, const Tensor& shift,
+                     const Tensor& features) {
   Scope scope(name());
   check_input(x, t, class_ids);
   DType inside = x.dtype() == DType::f32 ? precision_ : x.dtype();
   Tensor time = embed(t, class_ids, shift, inside);
-  Tensor h = conv_in_.forward(cast(x, inside));
+  Shape widened = x.shape().with(3, config_.base);
+  check(!features.defined() || (is_floating(features.dtype()) && features.shape() == widened),
+        "UNet: features must be a floating ", widened, ", got ", describe(features));
+  Tensor h = conv_in_.forward(cast(x, inside), {}, features.defined() ? cast(features, inside) : Tensor{});
   std::vector<Tensor> skips{h};
   for (const Level& level : down_) {
     for (size_t i = 0; i < level.resnets.size(); ++i) {

@@ -23,11 +23,13 @@ struct UNetConfig {
 
   // What published networks do otherwise than Ho 2020; in json only where it differs from the value here.
   int64_t head_width = 0;                 // above 0: heads of this width instead of `heads` heads
-  int64_t norm_groups = 0;                // 0: min(32, C / 4) groups in a GroupNorm over C channels
+  int64_t norm_groups = 0;                // 0: min(norm_most, C / 4) groups in a GroupNorm over C channels
   double norm_eps = 1e-6;
   bool pad_evenly = false;                // the halving convolutions are padded on all sides, not only right and below
   bool cos_first = false;                 // the time embedding is [cos, sin]
   double freq_shift = 1;                  // its frequencies are 10000^(-i / (D/2 - freq_shift))
+  int64_t norm_most = 32;
+  int64_t in_channels = 0;                // 0: `channels`; more, where an input is joined to the image
 
   /// "tiny" (base 16; 1,2; one block; attention 14), "fmnist" (base 32; 1,2,2; attention 14), "cifar10" (base 128;
   /// 1,2,2,2; attention 16; 328 tensors, 35,746,307 parameters). Throws Error(usage) listing the names otherwise.
@@ -40,8 +42,9 @@ struct UNetConfig {
   int64_t levels() const { return int64_t(multipliers.size()); }
   int64_t width(int64_t level) const { return base * multipliers[size_t(level)]; }   // level 0 is the full resolution
   bool attends(int64_t level) const;
+  int64_t inputs() const { return in_channels > 0 ? in_channels : channels; }   // channels of what goes in
   int64_t heads_of(int64_t width) const { return head_width > 0 ? width / head_width : heads; }
-  NormSpec norm() const { return {norm_groups, norm_eps}; }
+  NormSpec norm() const { return {norm_groups, norm_eps, norm_most}; }
   /// Every number of channels that one of the GroupNorms sees, in ascending order.
   std::vector<int64_t> norm_widths() const;
   bool operator==(const UNetConfig&) const = default;
@@ -57,12 +60,15 @@ class UNet : public Module {
   /// Parameters are drawn from `seed` (DDPM's fan-average uniform; the last conv of each block starts at ~0).
   UNet(const UNetConfig& config, uint64_t seed);
 
-  /// Output of the network for x [N, size, size, channels], at times t f32 [N] (fractional is legal) and, for a
-  /// conditional network, class ids i64 [N] (config.classes = the null class). Shape and dtype of x.
+  /// Output [N, size, size, channels] of the network for x [N, size, size, inputs()], at times t f32 [N] (fractional is
+  /// legal) and, for a conditional network, class ids i64 [N] (config.classes = the null class). Dtype of x.
   /// `shift` [N, 4 base], if defined, is added to the embedding of the time: whatever else the network is to know. It is
   /// differentiated, and of the dtype that the embedding has (f64 in an f64 network, else f32).
   /// Not const: dropout advances generator().
-  Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {}, const Tensor& shift = {});
+  /// `features` [N, size, size, base], if defined, is added behind the first convolution;
+  /// it is differentiated, and converted to the dtype that the network computes in.
+  Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {}, const Tensor& shift = {},
+                 const Tensor& features = {});
 
   const UNetConfig& config() const { return config_; }
   /// Where dropout draws from; put it in a checkpoint and back for an exact resume.

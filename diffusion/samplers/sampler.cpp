@@ -60,7 +60,9 @@ void check_options(const Method& method, const SamplerOptions& options) {
   check_taken(kTakesTolerance, "tolerance", options.tolerance == usual.tolerance, options.tolerance);
 }
 
-Path path_for(const Schedule& schedule, const SamplerOptions& options) {
+}  // namespace
+
+Path sampler_path(const Schedule& schedule, const SamplerOptions& options) {
   const Method& method = method_named(options.name);
   SamplerOptions full = resolved(options);
   if (method.start != nullptr) full.steps = 1;   // pf-rk45 needs the two ends only
@@ -71,6 +73,8 @@ Path path_for(const Schedule& schedule, const SamplerOptions& options) {
          " to ", has_start ? "start + 1" : "T", " = ", most);
   return path_of(schedule, method.family, full);
 }
+
+namespace {
 
 std::vector<StepPlan> plan_on(const Method& method, const Path& path, const SamplerOptions& options) {
   if (path.steps() < method.fewest_steps)
@@ -96,7 +100,7 @@ SamplerOptions resolved(const SamplerOptions& options) {
 }
 
 std::vector<StepPlan> plan_sampler(const Schedule& schedule, const SamplerOptions& options) {
-  return plan_sampler(path_for(schedule, options), options);
+  return plan_sampler(sampler_path(schedule, options), options);
 }
 
 std::vector<StepPlan> plan_sampler(const Path& path, const SamplerOptions& options) {
@@ -144,11 +148,20 @@ Tensor image_noise(const Shape& shape, DType dtype, Generator generator, int64_t
 
 Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, const Network& network, Tensor x,
                    Generator noise, const Observer& observer, int64_t first) {
-  return run_sampler(path_for(schedule, options), options, network, x, noise, observer, first);
+  return run_sampler(sampler_path(schedule, options), options, network, x, noise, observer, first);
 }
 
 Tensor run_sampler(const Path& path, const SamplerOptions& options, const Network& network, Tensor x, Generator noise,
                    const Observer& observer, int64_t first) {
+  check(x.defined(), "run_sampler: the state is undefined");
+  auto draw = [=, shape = x.shape(), dtype = x.dtype(), device = x.device()](int64_t k) {
+    return image_noise(shape, dtype, noise.fork(uint64_t(k)), first, device);
+  };
+  return run_sampler_with(path, options, network, std::move(x), draw, observer);
+}
+
+Tensor run_sampler_with(const Path& path, const SamplerOptions& options, const Network& network, Tensor x,
+                        const StepNoise& noise, const Observer& observer) {
   const Method& method = method_named(options.name);
   SamplerOptions full = resolved(options);
   std::vector<StepPlan> plan = plan_on(method, path, full);
@@ -161,11 +174,12 @@ Tensor run_sampler(const Path& path, const SamplerOptions& options, const Networ
   x = x.detach();
   std::unique_ptr<Trajectory> trajectory = method.start ? method.start(path, full) : start_planned(plan);
   Evaluate evaluate = [&](const Tensor& state, const Level& level) {
-    return denoise(options.prediction, network(state, level.t), state, level, options.clip);
+    Denoised both = denoise(options.prediction, network(state, level.t), state, level, options.clip && !options.project);
+    return options.project ? denoise(Prediction::x0, options.project(both.x0), state, level, false) : both;
   };
   int64_t total = int64_t(plan.size());
   for (int64_t k = 0; k < total; ++k) {
-    Draw draw = [&] { return image_noise(x.shape(), x.dtype(), noise.fork(uint64_t(k)), first, x.device()); };
+    Draw draw = [&] { return noise(k); };
     Trajectory::Stepped stepped = trajectory->step(k, x, evaluate, draw);
     x = stepped.x;
     if (!is_finite(x))

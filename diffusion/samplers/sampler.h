@@ -24,6 +24,9 @@ struct SamplerOptions {
   std::string variance = "large";    // ddpm: "large" (beta) or "small" (beta tilde)
   Prediction prediction = Prediction::eps;
   bool clip = true;                  // clamp the predicted x0 to [-1, 1]; methods that step with eps alone never clip
+  /// If set, in place of clip: what a predicted x0 is replaced by. eps follows, (x - a x0) / sigma, so that methods which
+  /// step with eps alone heed it too.
+  std::function<Tensor(const Tensor& x0)> project = {};
   std::string convention = "ours";   // path.h
   std::string end = "";              // path.h: "clean" or "first" (level 0); empty: the convention's
   int64_t offset = 0;                // path.h: added to every level; convention diffusers
@@ -98,6 +101,15 @@ Tensor run_sampler(const Schedule& schedule, const SamplerOptions& options, cons
                    Generator noise, const Observer& observer = {}, int64_t first = 0);
 Tensor run_sampler(const Path& path, const SamplerOptions& options, const Network& network, Tensor x, Generator noise,
                    const Observer& observer = {}, int64_t first = 0);
+
+/// The same with noise of one's own, like x, for step k = 0, 1, ..: a step asks once or more and must get the same each
+/// time. (Several draws for one image, a canvas that tiles are cut from.)
+using StepNoise = std::function<Tensor(int64_t k)>;
+Tensor run_sampler_with(const Path& path, const SamplerOptions& options, const Network& network, Tensor x,
+                        const StepNoise& noise, const Observer& observer = {});
+
+/// The path that run_sampler takes over a schedule. Throws as plan_sampler does.
+Path sampler_path(const Schedule& schedule, const SamplerOptions& options);
 
 /// All sampler names, for messages and --help.
 const std::vector<std::string>& sampler_names();
