@@ -169,6 +169,8 @@ TEST_CASE("mote segment eval puts all methods beside each other", "[segment][cli
     CHECK(row["iou"].get<double>() >= 0);
     CHECK(row["dice"].get<double>() <= 1);
     if (row["family"] != "otsu") CHECK(row["tuned_dice"].is_number());
+    if (row["samples"] == 1) CHECK(row["sample_variance"] == 0);
+    if (row["samples"] == 2) CHECK(row["sample_variance"].get<double>() > 0);
     if (row["family"] == "weighted") CHECK(row["weight"].get<double>() >= 0);
   }
   CHECK(families == std::map<std::string, int>{{"otsu", 1}, {"e2e", 1}, {"tta", 1}, {"ensemble", 1}, {"plain", 2},
