@@ -83,6 +83,10 @@ class Gathered {
   void add(int64_t first, const resensemble::Estimates& e) {
     NoGrad no_grad;
     int64_t n = e.mean.size(0);
+    auto add_up = [&](double& total, const Tensor& x) { total += sum(x).item(); };
+    add_up(variance_, e.variance);
+    add_up(distance_, square(e.residual));
+    count_ += double(e.mean.numel());
     auto put = [&](Tensor& whole, const Tensor& part) { whole.rows(first, first + n).copy_(part); };
     if (data_.classes > 2) return put(guess_.predicted, resensemble::decode(coding_, e.mean, data_.classes));
     bool one_hot = coding_ == resensemble::Coding::one_hot;   // of two classes: the channel of class 1
@@ -92,11 +96,14 @@ class Gathered {
     put(guess_.residual, channel(e.residual));
   }
   const Guess& guess() const { return guess_; }
+  double variance() const { return variance_ / count_; }
+  double distance() const { return distance_ / count_; }
 
  private:
   const Pairs& data_;
   resensemble::Coding coding_;
   Guess guess_;
+  double variance_ = 0, distance_ = 0, count_ = 0;   // sums over pixels
 };
 
 Guess guess_of(const Tensor& p, int64_t classes) {
@@ -299,6 +306,8 @@ class Evaluation {
       SegmentRow row = score_guess(list[i].label, gathered[i].guess(), data_, f_wrong_);
       row.samples = list[i].K;
       row.weight = list[i].weight;
+      row.variance = gathered[i].variance();
+      row.distance = gathered[i].distance();
       if (has_val_ && data_.classes == 2) tune(row, gathered[i].guess().soft, on_val[i].guess().soft);
       // All K were drawn in one run; a smaller K costs its share of it.
       add(std::move(row), list[i].family, ms_of_f + ms * double(list[i].K) / double(ks_.back()));

@@ -177,6 +177,10 @@ Json json_of(const std::vector<SegmentRow>& rows, int64_t classes) {
   for (const SegmentRow& r : rows) {
     Json row = {{"name", r.name}, {"family", r.family}, {"samples", r.samples}, {"ms_per_image", r.ms}};
     if (r.weight >= 0) row["weight"] = r.weight;
+    if (r.samples > 0) {
+      row["sample_variance"] = number_json(r.variance);
+      row["distance_to_f"] = number_json(r.distance);
+    }
     if (classes > 2) {
       Json ious = Json::array();
       for (double v : r.classes.iou) ious.push_back(number_json(v));

@@ -1,6 +1,7 @@
 // segment_eval.h - the rows of `mote segment eval`: what scores a soft map and a probability get, how they compare, and
 // how they are shown. Who predicts is in cmd_segment_eval.cpp.
 #pragma once
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ struct SegmentRow {
   double tuned_dice = 0, tuned_iou = 0;  // at `threshold`; NaN without validation
   double probability_rmse = 0;           // against the exact probability, where the data have one
   double auroc = 0;                      // of the predicted error for wrong pixels of f
+  double variance = NAN, distance = NAN; // means over pixels: of y over the samples, and of (f - mean y)^2
 };
 
 /// All scores of a guess. `f_wrong` u8 [N, H, W], 1 where the end-to-end decision is wrong (for auroc), or undefined.

@@ -15,7 +15,7 @@ const std::vector<const char*> kKeys = {"step", "images", "random_offset", "best
                                         "prior_hash", "data_hash"};
 
 Args discs() { return words("--data synthetic:discs28 --limit 20 --quiet --threads 1"); }
-Args e2e_args() { return words("segment train-e2e --lr-schedule constant --batch 8 --log-every 1") + discs(); }
+Args e2e_args() { return words("segment train-e2e --lr-schedule constant --batch 10 --log-every 1") + discs(); }
 Args ddpm_args() {
   return words("segment train-ddpm --net tiny --schedule scaled --T 25 --batch 4 --log-every 1 --warmup 2 "
                "--sample-count 2 --sample-steps 2") + discs();
@@ -52,7 +52,7 @@ TEST_CASE("mote segment theory prints the tables of the exact problem", "[segmen
 
 TEST_CASE("a training of mote segment leaves a whole run folder", "[segment][cli]") {
   const Trained& t = trained();
-  CHECK(t.e2e["step"] == 4);   // 20 images in batches of 8 are 2 steps an epoch
+  CHECK(t.e2e["step"] == 4);   // 20 images in batches of 10 are 2 steps an epoch
   CHECK(t.e2e["parameters"] == 118625);
   CHECK(t.e2e["score"].get<double>() >= 0);
   CHECK(t.e2e["temperature"].get<double>() > 0);
@@ -87,7 +87,7 @@ TEST_CASE("cross-fitted predictions are made, used, and refused for other data",
   const Trained& t = trained();
   const ScratchFolder& folder = t.folder;
   Args cache =
-      words("segment cache-f --lr-schedule constant --batch 8 --epochs 1 --folds 2 --out folds --json") + discs();
+      words("segment cache-f --lr-schedule constant --batch 10 --epochs 1 --folds 2 --out folds --json") + discs();
   nlohmann::json made = done(mote_in(folder, cache)).json();
   CHECK(made["mean_residual"]["train"].get<double>() > 0);
   io::Safetensors file = io::load_safetensors(folder.path("folds/f.safetensors"));
@@ -157,7 +157,7 @@ TEST_CASE("mote segment eval puts all methods beside each other", "[segment][cli
   const Trained& t = trained();
   const ScratchFolder& folder = t.folder;
   done(mote_in(folder, ddpm_args() + words("--target plain --steps 2 --out plain")));
-  done(mote_in(folder, ddpm_args() + words("--target resfusion --T 12 --e2e e2e --steps 2 --out resfusion")));
+  done(mote_in(folder, ddpm_args() + words("--target resfusion --e2e e2e --steps 2 --out resfusion")));
   nlohmann::json found =
       done(t.run("segment eval --e2e e2e --ensemble e2e,e2e --run plain=plain --run res=res --run "
                  "resfusion=resfusion --samples 1,2 --sampling-steps 2 --limit 6 --val-limit 4 --out eval "
@@ -169,6 +169,8 @@ TEST_CASE("mote segment eval puts all methods beside each other", "[segment][cli
     CHECK(row["iou"].get<double>() >= 0);
     CHECK(row["dice"].get<double>() <= 1);
     if (row["family"] != "otsu") CHECK(row["tuned_dice"].is_number());
+    if (row["samples"] == 1) CHECK(row["sample_variance"] == 0);
+    if (row["samples"] == 2) CHECK(row["sample_variance"].get<double>() > 0);
     if (row["family"] == "weighted") CHECK(row["weight"].get<double>() >= 0);
   }
   CHECK(families == std::map<std::string, int>{{"otsu", 1}, {"e2e", 1}, {"tta", 1}, {"ensemble", 1}, {"plain", 2},
