@@ -101,7 +101,7 @@ void read_parts(PairFolder& folder) {
       folder.parts[part].push_back(listed_image(folder, name, list(part), number));
   }
   if (fs::exists(index)) read_index(folder, index, !has_lists);
-  if (folder.parts.empty())
+  if (!has_lists && folder.parts.empty())
     for (const auto& [name, path] : folder.images) folder.parts["train"].push_back(name);
   std::map<std::string, std::string> part_of;
   for (const auto& [part, names] : folder.parts)

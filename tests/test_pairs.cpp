@@ -236,6 +236,8 @@ TEST_CASE("lists of parts are checked line by line", "[pairs]") {
   CHECK_FAILS(Error::Kind::data, load(root), "train.txt: is missing");
   write_text(root + "/train.txt", "a0\n\na9\n");
   CHECK_FAILS(Error::Kind::data, load(root), "train.txt: line 3 names 'a9'");
+  write_text(root + "/train.txt", "# none yet\n");
+  CHECK_FAILS(Error::Kind::data, load(root), "no image is in the train part");
   write_text(root + "/train.txt", "a0\na1\n");
   CHECK_FAILS(Error::Kind::data, load(root), "a1 is listed twice, in train and val");
   write_text(root + "/train.txt", "a0\na2\n");
