@@ -165,7 +165,7 @@ struct Machine {
   size_t shared_bytes = 0, static_end = 0;
   std::vector<Shadow> shadow;
   std::vector<StaticArray> arrays;
-  uint64_t blocks_run = 0, barriers = 1;
+  uint64_t blocks_run = 0, barriers = 1, first_block = 0;
 
   const char* op = "";
   const char* file = "";
@@ -278,7 +278,7 @@ void Machine::run_block() {
   for (int left = count; left > 0;) {
     bool progress = false;
     for (int turn = 0; turn < count; ++turn) {
-      int i = blocks_run % 2 ? turn : count - 1 - turn;
+      int i = (blocks_run - first_block) % 2 ? turn : count - 1 - turn;
       if (threads[size_t(i)]->state != Thread::ready) continue;
       progress = true;
       run_thread(i);
@@ -306,6 +306,7 @@ void run(const char* op, const char* file, int line, Index3 grid, int threads, s
   m.grid = grid;
   m.count = threads;
   m.body = &body;
+  m.first_block = m.blocks_run;
   m.shared_bytes = m.settings.shared_limit;
   if (m.shadow.size() < m.shared_bytes) {
     m.memory = std::make_unique<char[]>(m.shared_bytes + 128);
