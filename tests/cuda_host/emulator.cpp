@@ -174,6 +174,7 @@ struct Machine {
   Range dynamic;
   const std::function<void()>* body = nullptr;
   std::optional<std::string> fault;
+  std::vector<std::function<void()>>* recording = nullptr;
 
   bool running() const { return current >= 0; }
   Thread& self() { return *threads[size_t(current)]; }
@@ -297,9 +298,18 @@ void Machine::run_block() {
 
 Settings& settings() { return machine().settings; }
 
+void record(std::vector<std::function<void()>>* into) { machine().recording = into; }
+bool is_recording() { return machine().recording != nullptr; }
+void later(const std::function<void()>& work) {
+  if (is_recording()) machine().recording->push_back(work);
+  else work();
+}
+
 void run(const char* op, const char* file, int line, Index3 grid, int threads, size_t dynamic_bytes,
          const std::function<void()>& body) {
   Machine& m = machine();
+  if (is_recording())
+    return m.recording->push_back([=, copy = body] { run(op, file, line, grid, threads, dynamic_bytes, copy); });
   m.op = op;
   m.file = file;
   m.line = line;
