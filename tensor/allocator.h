@@ -22,8 +22,8 @@ class Allocator {
  public:
   static Allocator& of(Device device);   // throws Error(resource) if there is no such device
 
-  /// A block of at least `bytes`, aligned to 64. When the device has no room, cached blocks are given back first. Throws
-  /// Error(resource) with the bytes asked, in use and cached, on a GPU also those of the device and free.
+  /// A block of at least `bytes`, aligned to 64. When the device has no room, cached blocks are given back first.
+  /// Throws Error(resource) with the bytes asked, in use and cached, on a GPU also those of the device and free.
   void* allocate(size_t bytes);
   void release(void* block, size_t bytes) noexcept;
 

@@ -61,7 +61,7 @@ TEST_CASE("a device that cannot be used says why", "[cuda_host]") {
   CHECK(zeros({2}).to(gpu.device()).is_cuda());
 }
 
-TEST_CASE("a kernel without a CUDA version is refused by name, and the table of them is what is missing", "[cuda_host]") {
+TEST_CASE("a kernel without a CUDA version is refused by name and listed as missing", "[cuda_host]") {
   EmulatedGpu gpu;
   cuda::Kernels none;
   CHECK(cuda::missing_kernels(none).size() > 40);
@@ -98,7 +98,7 @@ TEST_CASE("a full GPU gives cached blocks back, then says what is missing", "[cu
                       "device's 10485760; a smaller --batch needs less"));
 }
 
-TEST_CASE("fresh memory of a GPU is poisoned and the ends of blocks are guarded where that is asked for", "[cuda_host]") {
+TEST_CASE("fresh memory of a GPU is poisoned and its end guarded where that is asked for", "[cuda_host]") {
   EmulatedGpu gpu;
   Allocator& allocator = Allocator::of(gpu.device());
   allocator.set_debug(true, true);

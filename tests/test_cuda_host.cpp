@@ -326,7 +326,8 @@ TEST_CASE("threads that part at a barrier or a warp operation are reported", "[c
     if (hw::lane() < 31) hw::shuffle_xor(1, 1);
     else hw::barrier();
   }), Contains("shuffle_xor") && Contains("thread 31 waits in barrier"));
-  CHECK(fault(64, [] { if (hw::warp() == 0) hw::warp_sum(1.0f); }) == "no fault");   // the other warp need not take part
+  // The other warp need not take part.
+  CHECK(fault(64, [] { if (hw::warp() == 0) hw::warp_sum(1.0f); }) == "no fault");
 }
 
 TEST_CASE("a launch beyond the limits of a device is refused", "[cuda_host]") {

@@ -47,6 +47,9 @@ class Backend {
   virtual void* record(int index, const std::function<void()>& work) = 0;
   virtual void run_recorded(int index, void* recorded) = 0;
   virtual void forget(void* recorded) noexcept = 0;
+  /// Queues products of bf16 (or f32 multiply-adds) on every processor of device `index` that touch no memory: what the
+  /// device can do at most. Returns how many multiplications and additions they are.
+  virtual double compute_loop(int index, DType dtype, int64_t rounds) = 0;
 
   Kernels kernels;
 };

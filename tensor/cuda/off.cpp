@@ -18,6 +18,7 @@ class Off : public Backend {
   void* record(int, const std::function<void()>&) override { refuse(); }
   void run_recorded(int, void*) override { refuse(); }
   void forget(void*) noexcept override {}
+  double compute_loop(int, DType, int64_t) override { refuse(); }
 
  private:
   [[noreturn]] void refuse() { fail(Error::Kind::resource, "cuda: ", unusable(0)); }

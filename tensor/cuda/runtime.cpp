@@ -9,6 +9,7 @@
 
 #include "tensor/cuda/architectures.h"
 #include "tensor/cuda/backend.h"
+#include "tensor/cuda/ceiling.h"
 #include "tensor/cuda/missing.h"
 
 namespace mote::cuda {
@@ -214,7 +215,9 @@ class Runtime : public Backend {
     if (from_device != to_device) MOTE_CUDA_CHECK("copy", cudaStreamSynchronize(state.stream));
   }
 
-  void synchronize(int index) override { MOTE_CUDA_CHECK("synchronize", cudaStreamSynchronize(activated(index).stream)); }
+  void synchronize(int index) override {
+    MOTE_CUDA_CHECK("synchronize", cudaStreamSynchronize(activated(index).stream));
+  }
 
   void* record(int index, const std::function<void()>& work) override {
     cudaStream_t stream = activated(index).stream;
@@ -241,6 +244,12 @@ class Runtime : public Backend {
   }
 
   void forget(void* recorded) noexcept override { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recorded)); }
+
+  double compute_loop(int index, DType dtype, int64_t rounds) override {
+    Tensor sink = empty({1}, DType::f32, {Device::cuda, int8_t(index)});
+    activated(index);
+    return cuda::compute_loop(sink, dtype, rounds);
+  }
 };
 
 }  // namespace

@@ -25,14 +25,16 @@ namespace {
 
 // ---- Fibers --------------------------------------------------------------------------------------------------------
 
-constexpr size_t kStackBytes = size_t(512) << 10;   // touched pages only; the first one is forbidden, so that overflow dies
+// Only touched pages take memory; the lowest one is forbidden, so that an overflow ends the program.
+constexpr size_t kStackBytes = size_t(512) << 10;
 
 /// A second stack that runs `entry` and is switched to and from. swapcontext enters the kernel on each switch to save
 /// the signal mask, so setjmp does it where no sanitizer must be told of the stacks.
 class Fiber {
  public:
   Fiber() {
-    void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE) != 0)
       fail(Error::Kind::resource, "emulator: no memory for the stack of a thread");
     stack_ = static_cast<char*>(stack);
@@ -372,7 +374,8 @@ void touch(Access access, const void* address, size_t bytes, size_t alignment, c
     if (access != Access::write && shadow.block != m.blocks_run) raise("reads ", where(), " before it is written");
     if (access != Access::read)
       for (const Touch& read : shadow.reads)
-        if (m.unordered(read)) raise(name, where(), ", which thread ", read.thread, " reads, without a barrier between");
+        if (m.unordered(read))
+          raise(name, where(), ", which thread ", read.thread, " reads, without a barrier between");
     if (access == Access::read) {
       Touch& last = shadow.reads[0];
       if (last.thread != m.current) {
