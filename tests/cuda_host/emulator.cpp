@@ -165,7 +165,7 @@ struct Machine {
   size_t shared_bytes = 0, static_end = 0;
   std::vector<Shadow> shadow;
   std::vector<StaticArray> arrays;
-  uint64_t blocks_run = 0, barriers = 1;
+  uint64_t blocks_run = 0, barriers = 1, first_block = 0;
 
   const char* op = "";
   const char* file = "";
@@ -174,6 +174,7 @@ struct Machine {
   Range dynamic;
   const std::function<void()>* body = nullptr;
   std::optional<std::string> fault;
+  std::vector<std::function<void()>>* recording = nullptr;
 
   bool running() const { return current >= 0; }
   Thread& self() { return *threads[size_t(current)]; }
@@ -278,7 +279,7 @@ void Machine::run_block() {
   for (int left = count; left > 0;) {
     bool progress = false;
     for (int turn = 0; turn < count; ++turn) {
-      int i = blocks_run % 2 ? turn : count - 1 - turn;
+      int i = (blocks_run - first_block) % 2 ? turn : count - 1 - turn;
       if (threads[size_t(i)]->state != Thread::ready) continue;
       progress = true;
       run_thread(i);
@@ -297,15 +298,25 @@ void Machine::run_block() {
 
 Settings& settings() { return machine().settings; }
 
+void record(std::vector<std::function<void()>>* into) { machine().recording = into; }
+bool is_recording() { return machine().recording != nullptr; }
+void later(const std::function<void()>& work) {
+  if (is_recording()) machine().recording->push_back(work);
+  else work();
+}
+
 void run(const char* op, const char* file, int line, Index3 grid, int threads, size_t dynamic_bytes,
          const std::function<void()>& body) {
   Machine& m = machine();
+  if (is_recording())
+    return m.recording->push_back([=, copy = body] { run(op, file, line, grid, threads, dynamic_bytes, copy); });
   m.op = op;
   m.file = file;
   m.line = line;
   m.grid = grid;
   m.count = threads;
   m.body = &body;
+  m.first_block = m.blocks_run;
   m.shared_bytes = m.settings.shared_limit;
   if (m.shadow.size() < m.shared_bytes) {
     m.memory = std::make_unique<char[]>(m.shared_bytes + 128);
