@@ -71,8 +71,10 @@ function(mote_add_cuda target)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>"
     "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>" "$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>"
     "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-psabi>")
-  # The same bits as on the CPU: no product may be fused with a sum (random_math.h).
-  set_property(SOURCE ${CMAKE_SOURCE_DIR}/tensor/cuda/random.cu APPEND PROPERTY COMPILE_OPTIONS -fmad=false)
+  # The same bits as on the CPU, whose files keep products and sums apart too (random_math.h): all but the products.
+  foreach(name copy norm norm_backward optim pointwise random reduce resample score softmax)
+    set_property(SOURCE ${CMAKE_SOURCE_DIR}/tensor/cuda/${name}.cu APPEND PROPERTY COMPILE_OPTIONS -fmad=false)
+  endforeach()
   set_property(SOURCE ${CMAKE_SOURCE_DIR}/tensor/cuda/runtime.cpp APPEND PROPERTY COMPILE_DEFINITIONS
     "MOTE_CUDA_ARCHITECTURES=\"${MOTE_CUDA_ARCHITECTURES}\"")
   target_include_directories(${target} PRIVATE ${CUDAToolkit_INCLUDE_DIRS})

@@ -1,5 +1,5 @@
-// walk.h - how kernels that broadcast, reduce or cut boxes walk memory: shapes turned into few axes with strides, on the
-// host; the loops of both devices read them.
+// walk.h - how kernels that broadcast, reduce or cut boxes walk memory: shapes turned into few axes with strides, on
+// the host; the loops of both devices read them.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -114,7 +114,7 @@ inline std::vector<AxisRun> axis_runs(const Shape& x, const Shape& y) {
   return runs;
 }
 
-/// How group norm sums over the pixels of an image, so that both devices give the same bits: every `repeat` pixels are a
+/// How group norm sums over the pixels of an image, so that both devices give the same bits: `repeat` pixels are a
 /// run, and a channel has a sum for each of the places it has in a run. A sum goes over kRuns runs, a chunk, in the
 /// compute type; the chunks of a place are added in order in double, then the places of a channel.
 struct NormOrder {

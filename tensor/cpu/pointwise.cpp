@@ -86,9 +86,9 @@ template <class Row>
 void for_rows(const BroadcastWalk& walk, int64_t begin, int64_t end, Row&& row) {
   int64_t inner = walk.size[walk.ndim - 1];
   while (begin < end) {
-    int64_t column = begin % inner, length = std::min(inner - column, end - begin), offset_a, offset_b;
-    walk.offsets(begin / inner, offset_a, offset_b);
-    row(begin, offset_a + column * walk.stride_a[walk.ndim - 1], offset_b + column * walk.stride_b[walk.ndim - 1], length);
+    int64_t column = begin % inner, length = std::min(inner - column, end - begin), a, b;
+    walk.offsets(begin / inner, a, b);
+    row(begin, a + column * walk.stride_a[walk.ndim - 1], b + column * walk.stride_b[walk.ndim - 1], length);
     begin += length;
   }
 }
