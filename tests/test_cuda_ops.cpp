@@ -230,3 +230,14 @@ TEST_CASE("a GPU gives the same bits twice", "[cuda]") {
   auto run = [&] { return losses(nn::UNetConfig::preset("tiny").fit(16, 3), DType::bf16, 3, 4, gpu->device); };
   CHECK(run() == run());
 }
+
+TEST_CASE("every op runs on the GPU in small, forward and backward", "[cuda][sanitizer]") {
+  const RealGpu* gpu = real_gpu();
+  if (!gpu) return;
+  for (DType dtype : {DType::f32, DType::bf16})
+    for (const Row& row : op_table()) {
+      INFO(row.name() << " in " << dtype);
+      std::vector<Tensor> inputs = converted(row.make_inputs(row.shapes), dtype), fixed = row.make_fixed(row.shapes);
+      CHECK(run_row(row, moved(inputs, gpu->device), moved(fixed, gpu->device)).y.device() == gpu->device);
+    }
+}
