@@ -1,6 +1,5 @@
 // ot_support.h - what the optimal-transport tests share: small sets of targets, plain scores in f64.
 #pragma once
-#include <cstring>
 #include <vector>
 
 #include "diffusion/ot/solver.h"
@@ -16,10 +15,6 @@ inline constexpr double kFewer = 0.1, kLooser = 3.2;
 #else
 inline constexpr double kFewer = 1, kLooser = 1;
 #endif
-
-inline bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), size_t(a.nbytes())) == 0;
-}
 
 inline Tensor draw(const Shape& shape, uint64_t seed, DType dtype = DType::f32) {
   return normal(shape, DType::f32, Generator{seed}).to(dtype);

@@ -1,7 +1,6 @@
 // The generic checks that every row of the op table passes. A failure names the row; rows draw from their own seed.
 #include <omp.h>
 
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <regex>
@@ -61,10 +60,6 @@ double forward_tolerance(const Row& row, DType dtype) {
 std::string compare(const Tensor& got, const Tensor& expected, double tolerance) {
   double rest = got.dtype() == DType::f64 ? 1e-15 : 1e-9;
   return difference(got, expected, tolerance * largest(expected) + rest, tolerance);
-}
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), size_t(a.nbytes())) == 0;
 }
 
 void check_same_bits(const Result& got, const Result& expected) {
