@@ -1,10 +1,10 @@
-// attention.cuh - softmax(q k^T / sqrt(D)) v and its gradient without a score matrix: a block keeps 16 rows a warp (queries,
-// or keys in the pass that makes dk and dv) and walks over tiles of the other side, which cp.async brings while the
-// tile before is worked on. Scores live in registers, in the layout of mma (warp_product.cuh).         [Dao 2023, sec. 3]
+// attention.cuh - softmax(q k^T / sqrt(D)) v and its gradient without a score matrix [Dao 2023, sec. 3]: a block keeps
+// 16 rows a warp (queries, or keys in the pass that makes dk and dv) and walks over tiles of the other side, which
+// cp.async brings while the tile before is worked on. Scores live in registers, as mma leaves them (warp_product.cuh).
 //
 // Backward is three kernels, each of whose outputs belongs to one warp, so nothing is added up by atomics: delta =
-// rowsum(dO O); a pass over keys for each block of queries makes dq; a pass over queries for each block of keys makes dk
-// and dv.
+// rowsum(dO O); a pass over keys for each block of queries makes dq; a pass over queries for each block of keys makes
+// dk and dv.
 #pragma once
 #include "tensor/cuda/warp_product.cuh"
 
@@ -18,7 +18,7 @@ struct AttentionSize {
   static constexpr int kTile = kRowBytes <= 256 ? 64 : 16384 / kRowBytes;             // keys of a tile, forward
   static constexpr int kWarpsBack = kRowBytes <= 512 ? 4 : 1;
   static constexpr int kTileBack = kRowBytes <= 128 ? 64 : kRowBytes == 256 ? 32 : kRowBytes <= 1024 ? 16 : 8;
-  static constexpr int kSlice = kWidth * int(sizeof(compute_t<T>)) > 512 ? 512 / int(sizeof(compute_t<T>)) : kWidth;   // of dk, dv a block
+  static constexpr int kMost = 512 / int(sizeof(compute_t<T>)), kSlice = kWidth < kMost ? kWidth : kMost;   // of dk, dv
   static constexpr size_t kShared = size_t(16 * kWarps + 4 * kTile) * kRowBytes;
   static constexpr size_t kSharedBack = size_t(32 * kWarpsBack + 4 * kTileBack) * kRowBytes;
 };
@@ -39,31 +39,31 @@ struct Heads {
   MOTE_DEVICE int64_t in(int64_t item) const { return item / heads * tokens * ld() + item % heads * width; }
   /// The same in a tensor like y [N, T, C].
   MOTE_DEVICE int64_t out(int64_t item) const { return item / heads * tokens * channels + item % heads * width; }
-};
 
-/// Rows first .. first + kRows - 1 of a matrix of `tokens` rows that lie ld apart and are `width` wide; zeros beyond both.
-template <int kRows, int kThreads, class T, int kWidth>
-MOTE_DEVICE void copy_rows(Tile<T, kWidth> tile, hw::Ptr<const T> from, int64_t ld, int64_t first, int64_t tokens,
-                           int width, bool aligned) {
-  constexpr int kChunks = kWidth / kChunk<T>;
-  MOTE_UNROLL_BY(2)
-  for (int id = hw::thread(); id < kRows * kChunks; id += kThreads) {
-    int row = id / kChunks, column = id % kChunks * kChunk<T>;
-    bool inside = first + row < tokens;
-    hw::Ptr<const T> at = from + (inside ? (first + row) * ld + (column < width ? column : 0) : 0);
-    if (aligned) {
-      hw::cp_async<16>(tile.chunk(row, id % kChunks), at, inside && column < width);
-    } else {
-      hw::Vec<T, kChunk<T>> chunk;
-      MOTE_UNROLL
-      for (int e = 0; e < kChunk<T>; ++e) chunk[e] = inside && column + e < width ? T(at[e]) : T(0.0f);
-      hw::store(tile.chunk(row, id % kChunks), chunk);
+  /// Rows first .. first + kRows - 1 of one head in `from`, whose tokens lie ld apart; zeros beyond its tokens and
+  /// width.
+  template <int kRows, int kThreads, int kWidth>
+  MOTE_DEVICE void copy(Tile<T, kWidth> tile, hw::Ptr<const T> from, int64_t ld, int64_t first) const {
+    constexpr int kChunks = kWidth / kChunk<T>;
+    MOTE_UNROLL_BY(2)
+    for (int id = hw::thread(); id < kRows * kChunks; id += kThreads) {
+      int row = id / kChunks, column = id % kChunks * kChunk<T>;
+      bool inside = first + row < tokens;
+      hw::Ptr<const T> at = from + (inside && column < width ? (first + row) * ld + column : 0);
+      if (aligned) {
+        hw::cp_async<16>(tile.chunk(row, id % kChunks), at, inside && column < width);
+      } else {
+        hw::Vec<T, kChunk<T>> chunk;
+        MOTE_UNROLL
+        for (int e = 0; e < kChunk<T>; ++e) chunk[e] = inside && column + e < width ? T(at[e]) : T(0.0f);
+        hw::store(tile.chunk(row, id % kChunks), chunk);
+      }
     }
   }
-}
+};
 
-/// Calls load(i, buffer) and use(i, buffer) for i = 0 .. count - 1; loads run one tile ahead, in two buffers. What the block
-/// has begun to copy before arrives with the first tile.
+/// Calls load(i, buffer) and use(i, buffer) for i = 0 .. count - 1; loads run one tile ahead, in two buffers. What the
+/// block has begun to copy before arrives with the first tile.
 template <class Load, class Use>
 MOTE_DEVICE void walk_tiles(int count, Load load, Use use) {
   load(0, 0);
@@ -119,11 +119,11 @@ struct Attention {
     // The largest score of a row so far, the sum of e^(score - largest) over this lane's columns, and of that times v.
     C largest[2] = {-kInfinity<C>, -kInfinity<C>}, total[2] = {0, 0}, sum[kWidth / 8][4];
     clear(sum);
-    copy_rows<kRows, kThreads>(q, from, heads.ld(), first, tokens, heads.width, heads.aligned);
+    heads.template copy<kRows, kThreads>(q, from, heads.ld(), first);
     walk_tiles(int((tokens + kTile - 1) / kTile), [&](int i, int buffer) {
       int64_t key = int64_t(i) * kTile;
-      copy_rows<kTile, kThreads>(keys(buffer), from + heads.channels, heads.ld(), key, tokens, heads.width, heads.aligned);
-      copy_rows<kTile, kThreads>(values(buffer), from + 2 * heads.channels, heads.ld(), key, tokens, heads.width, heads.aligned);
+      heads.template copy<kTile, kThreads>(keys(buffer), from + heads.channels, heads.ld(), key);
+      heads.template copy<kTile, kThreads>(values(buffer), from + 2 * heads.channels, heads.ld(), key);
     }, [&](int i, int buffer) {
       C score[kTile / 8][4];
       clear(score);
@@ -227,15 +227,15 @@ struct AttentionDq {
     MOTE_UNROLL
     for (int half = 0; half < 2; ++half) {
       int64_t row = row0 + hw::lane() / 4 + 8 * half;
-      row_lse[half] = row < tokens ? lse[item * tokens + row] * kLog2E<C> : kInfinity<C>;   // probability 0
+      row_lse[half] = row < tokens ? lse[item * tokens + row] : kInfinity<C>;   // probability 0
       row_delta[half] = row < tokens ? delta[item * tokens + row] : C(0);
     }
-    copy_rows<kRows, kThreads>(q, from, heads.ld(), first, tokens, heads.width, heads.aligned);
-    copy_rows<kRows, kThreads>(gradient, dy + heads.out(item), heads.channels, first, tokens, heads.width, heads.aligned);
+    heads.template copy<kRows, kThreads>(q, from, heads.ld(), first);
+    heads.template copy<kRows, kThreads>(gradient, dy + heads.out(item), heads.channels, first);
     walk_tiles(int((tokens + kTile - 1) / kTile), [&](int i, int buffer) {
       int64_t key = int64_t(i) * kTile;
-      copy_rows<kTile, kThreads>(keys(buffer), from + heads.channels, heads.ld(), key, tokens, heads.width, heads.aligned);
-      copy_rows<kTile, kThreads>(values(buffer), from + 2 * heads.channels, heads.ld(), key, tokens, heads.width, heads.aligned);
+      heads.template copy<kTile, kThreads>(keys(buffer), from + heads.channels, heads.ld(), key);
+      heads.template copy<kTile, kThreads>(values(buffer), from + 2 * heads.channels, heads.ld(), key);
     }, [&](int i, int buffer) {
       C score[kTile / 8][4], dp[kTile / 8][4];
       clear(score), clear(dp);
@@ -246,7 +246,7 @@ struct AttentionDq {
       for (int j = 0; j < kTile / 8; ++j)
         MOTE_UNROLL
         for (int e = 0; e < 4; ++e) {
-          C p = exp2_of(math::fma(score[j][e], heads.scale2, -row_lse[e / 2]));
+          C p = exp2_of(math::fma(score[j][e], heads.scale, -row_lse[e / 2]) * kLog2E<C>);
           bool inside = 8 * j + hw::lane() % 4 * 2 + e % 2 < left;   // k is 0 beyond, and e^-lse may be infinite
           score[j][e] = inside ? heads.scale * p * (dp[j][e] - row_delta[e / 2]) : C(0);
         }
@@ -282,12 +282,12 @@ struct AttentionDkv {
 
     C dk[kSlice / 8][4], dv[kSlice / 8][4];
     clear(dk), clear(dv);
-    copy_rows<kRows, kThreads>(k, from + heads.channels, heads.ld(), first, tokens, heads.width, heads.aligned);
-    copy_rows<kRows, kThreads>(v, from + 2 * heads.channels, heads.ld(), first, tokens, heads.width, heads.aligned);
+    heads.template copy<kRows, kThreads>(k, from + heads.channels, heads.ld(), first);
+    heads.template copy<kRows, kThreads>(v, from + 2 * heads.channels, heads.ld(), first);
     walk_tiles(int((tokens + kTile - 1) / kTile), [&](int i, int buffer) {
       int64_t query = int64_t(i) * kTile;
-      copy_rows<kTile, kThreads>(queries(buffer), from, heads.ld(), query, tokens, heads.width, heads.aligned);
-      copy_rows<kTile, kThreads>(gradients(buffer), dy + heads.out(item), heads.channels, query, tokens, heads.width, heads.aligned);
+      heads.template copy<kTile, kThreads>(queries(buffer), from, heads.ld(), query);
+      heads.template copy<kTile, kThreads>(gradients(buffer), dy + heads.out(item), heads.channels, query);
     }, [&](int i, int buffer) {
       C p[kTile / 8][4], ds[kTile / 8][4];
       clear(p), clear(ds);
@@ -299,9 +299,9 @@ struct AttentionDkv {
         MOTE_UNROLL
         for (int e = 0; e < 2; ++e) {
           bool inside = query(j, e) < tokens;
-          C log_sum = inside ? lse[item * tokens + query(j, e)] * kLog2E<C> : kInfinity<C>;   // probability 0
-          p[j][e] = exp2_of(math::fma(p[j][e], heads.scale2, -log_sum));
-          p[j][e + 2] = exp2_of(math::fma(p[j][e + 2], heads.scale2, -log_sum));
+          C log_sum = inside ? lse[item * tokens + query(j, e)] : kInfinity<C>;   // probability 0
+          p[j][e] = exp2_of(math::fma(p[j][e], heads.scale, -log_sum) * kLog2E<C>);
+          p[j][e + 2] = exp2_of(math::fma(p[j][e + 2], heads.scale, -log_sum) * kLog2E<C>);
         }
       multiply_sums(dv, p, gradients(buffer), slice);
       multiply_rows(ds, v, 16 * hw::warp(), gradients(buffer));

@@ -20,7 +20,8 @@ constexpr int64_t kLeast = 64;                      // below, a call costs more 
 
 void succeed(cublasStatus_t status, const char* call, int line) {
   if (status != CUBLAS_STATUS_SUCCESS)
-    fail(Error::Kind::resource, "matmul: ", call, " failed at ", __FILE__, ":", line, ": ", cublasLtGetStatusString(status));
+    fail(Error::Kind::resource, "matmul: ", call, " failed at ", __FILE__, ":", line, ": ",
+         cublasLtGetStatusString(status));
 }
 #define MOTE_BLAS_CHECK(call) succeed(call, #call, __LINE__)
 
@@ -101,7 +102,8 @@ bool blas_matmul(Tensor& y, const Tensor& a, const Tensor& w, bool trans_a, bool
     set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);   // of each row of y^T
     set(description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.raw());
   }
-  Layout layout_w = layout_of(type, w.size(-1), w.size(-2), batches), layout_a = layout_of(type, a.size(-1), a.size(-2), batches);
+  Layout layout_w = layout_of(type, w.size(-1), w.size(-2), batches);
+  Layout layout_a = layout_of(type, a.size(-1), a.size(-2), batches);
   Layout layout_y = layout_of(type, N, M, batches);
 
   cublasLtHandle_t handle = handle_of(current().index);
@@ -134,9 +136,9 @@ bool blas_matmul(Tensor& y, const Tensor& a, const Tensor& w, bool trans_a, bool
   if (!choice.found) return false;
   Tensor workspace = empty({kWorkspace}, DType::u8, y.device());
   float one = 1, zero = 0;
-  MOTE_BLAS_CHECK(cublasLtMatmul(handle, description.get(), &one, w.raw(), layout_w.get(), a.raw(), layout_a.get(), &zero,
-                                 y.raw(), layout_y.get(), y.raw(), layout_y.get(), &choice.algorithm, workspace.raw(),
-                                 size_t(kWorkspace), current().stream));
+  MOTE_BLAS_CHECK(cublasLtMatmul(handle, description.get(), &one, w.raw(), layout_w.get(), a.raw(), layout_a.get(),
+                                 &zero, y.raw(), layout_y.get(), y.raw(), layout_y.get(), &choice.algorithm,
+                                 workspace.raw(), size_t(kWorkspace), current().stream));
   return true;
 }
 

@@ -10,7 +10,8 @@ namespace {
 
 /// Sizes that kernels keep in 32 bits.
 int narrow(const char* op, int64_t size) {
-  check(size <= 0x7fffffff, op, ": on a GPU an image may have at most 2^31 - 1 pixels, and a batch as many images; got ", size);
+  check(size <= 0x7fffffff, op,
+        ": on a GPU an image may have at most 2^31 - 1 pixels, and a batch as many images; got ", size);
   return int(size);
 }
 
@@ -66,15 +67,16 @@ void conv2d(Tensor& y, const Tensor& x, const Tensor& w, const Tensor& bias, con
 void conv2d_dx(Tensor& dx, const Tensor& dy, const Tensor& w, const Conv2dSpec& spec) {
   if (dx.numel() == 0) return;
   int64_t P = w.size(0), Q = w.size(1), C = w.size(2), K = w.size(3), s = spec.stride;
-  // dx[iy] = sum over p with s | iy + top - p of dy[(iy + top - p) / s] w[p]. The iy of one residue r of iy + top form a
-  // class: iy = s m + r - top reads dy[m - i] under tap p = r + s i; m begins where iy is not negative.
+  // dx[iy] = sum over p with s | iy + top - p of dy[(iy + top - p) / s] w[p]. The iy of one residue r of iy + top form
+  // a class: iy = s m + r - top reads dy[m - i] under tap p = r + s i; m begins where iy is not negative.
   struct Axis {
     int64_t first, start, count, taps;   // m and iy of the first, how many iy, taps they see
   };
   auto axis = [s](int64_t residue, int64_t before, int64_t size, int64_t taps) {
     int64_t need = before - residue, first = need >= 0 ? (need + s - 1) / s : -(-need / s);
     int64_t start = s * first + residue - before;
-    return Axis{first, start, start < size ? (size - start + s - 1) / s : 0, residue < taps ? (taps - residue + s - 1) / s : 0};
+    return Axis{first, start, start < size ? (size - start + s - 1) / s : 0,
+                residue < taps ? (taps - residue + s - 1) / s : 0};
   };
   for_floating("conv2d_dx", dx.dtype(), [&](auto zero) {
     using T = decltype(zero);

@@ -3,9 +3,9 @@
 //   forward   y [pixels, K]        = patches of x [pixels, taps C]    times weights [taps C, K]
 //   dx        dx [pixels, C]       = patches of dy [pixels, taps K]   times weights turned over [taps K, C]
 //   dw        dw [taps C, K]       = patches of x, transposed         times dy [pixels, K]
-// With a stride s, the pixels of dx fall into s x s classes that see different taps; each class is a product of its own.
-// dw has few outputs and long sums: pixels are cut into splits with sums of their own, folded in order by a second
-// kernel, so bits do not depend on what ran when.
+// With a stride s, the pixels of dx fall into s x s classes that see different taps; each class is a product of its
+// own. dw has few outputs and long sums: pixels are cut into splits with sums of their own, folded in order by a
+// second kernel, so bits do not depend on what ran when.
 #pragma once
 #include "tensor/cuda/product.cuh"
 
@@ -31,8 +31,8 @@ struct Taps {
   }
 };
 
-/// Lines are outputs, places (tap, channel): output (y, x) of an image sees, at tap (i, j), input (y stride + origin_y +
-/// tap_step i, x stride + origin_x + tap_step j), which is zero outside the image.
+/// Lines are outputs, places (tap, channel): output (y, x) of an image sees, at tap (i, j), input (y stride + origin_y
+/// + tap_step i, x stride + origin_x + tap_step j), which is zero outside the image.
 template <class T, Fast kFast_>
 struct Patches {
   using Element = T;
@@ -79,7 +79,8 @@ struct Patches {
   }
 };
 
-/// Weights [P, Q, C, K] for dx: lines are c, places (tap, k). Tap (i, j) of the product is (first_p + i step, first_q + j step).
+/// Weights [P, Q, C, K] for dx: lines are c, places (tap, k). Tap (i, j) of the product is (first_p + i step, first_q
+/// + j step).
 template <class T>
 struct TurnedWeights {
   using Element = T;
@@ -104,8 +105,8 @@ struct TurnedWeights {
   }
 };
 
-/// Outputs of an image class: (y, x) of rows x columns goes to (y0 + y step, x0 + x step) of images [height, width, channels],
-/// and what the output starts from is added.
+/// Outputs of an image class: (y, x) of rows x columns goes to (y0 + y step, x0 + x step) of images [height, width,
+/// channels], and what the output starts from is added.
 template <class T>
 struct Pixels {
   hw::Ptr<T> y;

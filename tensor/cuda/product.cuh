@@ -1,8 +1,8 @@
-// product.cuh - the one main loop of matmul and of the three convolutions: sums over k of A[m, k] B[k, n] for a tile of
-// kM x kN outputs a block. Operands come from sources (a matrix here, patches of images in conv.cuh) through a ring of
-// stages in shared memory that cp.async fills while the sums of an earlier stage are made; where they go is the
-// business of an output (Dense here). Three kinds of sums, one file further: tensor cores for bf16, tensor cores for f32
-// rounded to TF32, and fused multiply-adds for true f32 and f64 (core.cuh).
+// product.cuh - the one main loop of matmul and of the three convolutions: sums over k of A[m, k] B[k, n] for a tile
+// of kM x kN outputs a block. Operands come from sources (a matrix here, patches of images in conv.cuh) through a ring
+// of stages in shared memory that cp.async fills while the sums of an earlier stage are made; where they go is the
+// business of an output (Dense here). Three kinds of sums, one file further: tensor cores for bf16, tensor cores for
+// f32 rounded to TF32, and fused multiply-adds for true f32 and f64 (core.cuh).
 //
 // A source names the element (line, place): lines are strided, places follow one another in memory. One of the two is
 // k. A thread keeps its lines and its place and moves the one that is k from stage to stage, so that no index is
@@ -104,8 +104,8 @@ struct Dense {
   }
 };
 
-/// y [batches, rows, columns] = sums over depth k. With splits, k is cut into parts of split_depth (a multiple of kDepth) whose
-/// sums the output keeps apart: it is then [batches splits, rows, columns].
+/// y [batches, rows, columns] = sums over depth k. With splits, k is cut into parts of split_depth (a multiple of
+/// kDepth) whose sums the output keeps apart: it is then [batches splits, rows, columns].
 struct Extent {
   int64_t rows, columns, depth, batches = 1, splits = 1, split_depth = depth;
 };

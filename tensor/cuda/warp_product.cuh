@@ -1,7 +1,7 @@
 // warp_product.cuh - products of one warp for attention: 16 rows of A times a tile that the block shares. Sums lie as
-// mma.sync leaves them: of columns 8 j to 8 j + 7, lane l holds those at 2 (l % 4) and the next, in row l / 4 (values 0, 1)
-// and row l / 4 + 8 (values 2, 3). bf16 goes through tensor cores; f32 and f64 are summed by fused multiply-adds in the
-// same places, so that attention is written once.
+// mma.sync leaves them: of columns 8 j to 8 j + 7, lane l holds those at 2 (l % 4) and the next, in row l / 4 (values
+// 0, 1) and row l / 4 + 8 (values 2, 3). bf16 goes through tensor cores; f32 and f64 are summed by fused multiply-adds
+// in the same places, so that attention is written once.
 #pragma once
 #include "tensor/cuda/tile.cuh"
 
@@ -43,7 +43,8 @@ MOTE_DEVICE void multiply_rows(compute_t<T> (&sum)[kTiles][4], Tile<T, kWidth> a
     constexpr int kVector = kChunk<T>;
     MOTE_UNROLL_BY(1)
     for (int chunk = 0; chunk < kWidth / kVector; ++chunk) {
-      auto low = hw::load<kVector>(a.chunk(row + lane / 4, chunk)), high = hw::load<kVector>(a.chunk(row + lane / 4 + 8, chunk));
+      auto low = hw::load<kVector>(a.chunk(row + lane / 4, chunk));
+      auto high = hw::load<kVector>(a.chunk(row + lane / 4 + 8, chunk));
       MOTE_UNROLL
       for (int j = 0; j < kTiles; ++j) {
         MOTE_UNROLL
