@@ -7,7 +7,7 @@
 // nobody needs is passed undefined and skipped. Floating tensors of one call share a dtype unless said otherwise.
 //
 // Included plainly, this file declares each kernel in mote::kernel, mote::cpu and mote::cuda; included with MOTE_KERNEL
-// defined, it is the list of kernels (kernels.cpp, cuda/stubs.cpp). That is why it has no #pragma once.
+// defined, it is the list of kernels (kernels.cpp, cuda/backend.h). That is why it has no #pragma once.
 #if defined(MOTE_KERNEL) || !defined(MOTE_KERNELS_DECLARED)
 #ifndef MOTE_KERNEL
 #define MOTE_KERNELS_DECLARED

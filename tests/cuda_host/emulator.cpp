@@ -25,14 +25,16 @@ namespace {
 
 // ---- Fibers --------------------------------------------------------------------------------------------------------
 
-constexpr size_t kStackBytes = size_t(512) << 10;   // touched pages only; the first one is forbidden, so that overflow dies
+// Only touched pages take memory; the lowest one is forbidden, so that an overflow ends the program.
+constexpr size_t kStackBytes = size_t(512) << 10;
 
 /// A second stack that runs `entry` and is switched to and from. swapcontext enters the kernel on each switch to save
 /// the signal mask, so setjmp does it where no sanitizer must be told of the stacks.
 class Fiber {
  public:
   Fiber() {
-    void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE) != 0)
       fail(Error::Kind::resource, "emulator: no memory for the stack of a thread");
     stack_ = static_cast<char*>(stack);
@@ -165,7 +167,7 @@ struct Machine {
   size_t shared_bytes = 0, static_end = 0;
   std::vector<Shadow> shadow;
   std::vector<StaticArray> arrays;
-  uint64_t blocks_run = 0, barriers = 1;
+  uint64_t blocks_run = 0, barriers = 1, first_block = 0;
 
   const char* op = "";
   const char* file = "";
@@ -174,6 +176,7 @@ struct Machine {
   Range dynamic;
   const std::function<void()>* body = nullptr;
   std::optional<std::string> fault;
+  std::vector<std::function<void()>>* recording = nullptr;
 
   bool running() const { return current >= 0; }
   Thread& self() { return *threads[size_t(current)]; }
@@ -278,7 +281,7 @@ void Machine::run_block() {
   for (int left = count; left > 0;) {
     bool progress = false;
     for (int turn = 0; turn < count; ++turn) {
-      int i = blocks_run % 2 ? turn : count - 1 - turn;
+      int i = (blocks_run - first_block) % 2 ? turn : count - 1 - turn;
       if (threads[size_t(i)]->state != Thread::ready) continue;
       progress = true;
       run_thread(i);
@@ -297,15 +300,25 @@ void Machine::run_block() {
 
 Settings& settings() { return machine().settings; }
 
+void record(std::vector<std::function<void()>>* into) { machine().recording = into; }
+bool is_recording() { return machine().recording != nullptr; }
+void later(const std::function<void()>& work) {
+  if (is_recording()) machine().recording->push_back(work);
+  else work();
+}
+
 void run(const char* op, const char* file, int line, Index3 grid, int threads, size_t dynamic_bytes,
          const std::function<void()>& body) {
   Machine& m = machine();
+  if (is_recording())
+    return m.recording->push_back([=, copy = body] { run(op, file, line, grid, threads, dynamic_bytes, copy); });
   m.op = op;
   m.file = file;
   m.line = line;
   m.grid = grid;
   m.count = threads;
   m.body = &body;
+  m.first_block = m.blocks_run;
   m.shared_bytes = m.settings.shared_limit;
   if (m.shadow.size() < m.shared_bytes) {
     m.memory = std::make_unique<char[]>(m.shared_bytes + 128);
@@ -361,7 +374,8 @@ void touch(Access access, const void* address, size_t bytes, size_t alignment, c
     if (access != Access::write && shadow.block != m.blocks_run) raise("reads ", where(), " before it is written");
     if (access != Access::read)
       for (const Touch& read : shadow.reads)
-        if (m.unordered(read)) raise(name, where(), ", which thread ", read.thread, " reads, without a barrier between");
+        if (m.unordered(read))
+          raise(name, where(), ", which thread ", read.thread, " reads, without a barrier between");
     if (access == Access::read) {
       Touch& last = shadow.reads[0];
       if (last.thread != m.current) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
+#include <vector>
 
 namespace mote::cuda_host::host {
 
@@ -24,6 +25,12 @@ Settings& settings();
 struct Index3 {
   int64_t x, y, z;
 };
+/// While `into` is not null, `run` and `later` append what they would have done to it instead of doing it.
+void record(std::vector<std::function<void()>>* into);
+bool is_recording();
+/// Does `work` now, or records it.
+void later(const std::function<void()>& work);
+
 /// Runs `body` in each thread of the grid. Throws Fault.
 void run(const char* op, const char* file, int line, Index3 grid, int threads, size_t dynamic_bytes,
          const std::function<void()>& body);

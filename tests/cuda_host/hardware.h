@@ -362,7 +362,7 @@ void launch(const char* op, const Launch& shape, const K& kernel, Arguments... a
   static_assert(std::is_trivially_copyable_v<K>, "arguments are copied to the device byte by byte");
   if (!check_launch(op, shape, K::kThreads, shared_limit())) return;
   host::run(op, shape.file, shape.line, {shape.grid.x, shape.grid.y, shape.grid.z}, shape.threads, shape.shared,
-            [&] { kernel(arguments...); });
+            [=] { kernel(arguments...); });   // copied, as a launch does
 }
 
 }  // namespace mote::cuda_host::hw

@@ -4,6 +4,7 @@
 #include "tensor/kernels.h"
 
 namespace mote::cuda_host {
+double compute_loop(Tensor& sink, DType dtype, int64_t rounds);   // tensor/cuda/ceiling.h
 #define MOTE_KERNEL(name, parameters, arguments) void name parameters;
 #include "tensor/kernels.h"
 #undef MOTE_KERNEL
