@@ -78,5 +78,5 @@ function(mote_add_cuda target)
   set_property(SOURCE ${CMAKE_SOURCE_DIR}/tensor/cuda/runtime.cpp APPEND PROPERTY COMPILE_DEFINITIONS
     "MOTE_CUDA_ARCHITECTURES=\"${MOTE_CUDA_ARCHITECTURES}\"")
   target_include_directories(${target} PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
-  target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+  target_link_libraries(${target} PRIVATE CUDA::cudart_static CUDA::cublasLt)
 endfunction()
