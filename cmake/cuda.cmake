@@ -55,6 +55,13 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)   # the first with C++20
   return()
 endif()
 find_package(CUDAToolkit REQUIRED)
+if(NOT TARGET CUDA::cublasLt)
+  if(CUDA STREQUAL "on")
+    message(FATAL_ERROR "CUDA=on: the toolkit in ${CUDAToolkit_LIBRARY_DIR} has no cuBLASLt")
+  endif()
+  set(CUDA_SUMMARY "off (a toolkit without cuBLASLt)")
+  return()
+endif()
 set(MOTE_CUDA_FOUND TRUE)
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)   # CMake 3.25 does not know that this toolkit has it
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")

@@ -1,13 +1,7 @@
 // missing.h - the kernels of kernels.h that have no CUDA version: the one table. A line is taken out when the .cu file
 // that holds the kernel is added; calls of a kernel that is listed throw Error(resource) naming it.
+// A line: #define MOTE_MISSING_name ~, nullptr. There is none at present.
 #pragma once
-
-#define MOTE_MISSING_matmul ~, nullptr
-#define MOTE_MISSING_conv2d ~, nullptr
-#define MOTE_MISSING_conv2d_dx ~, nullptr
-#define MOTE_MISSING_conv2d_dw ~, nullptr
-#define MOTE_MISSING_attention ~, nullptr
-#define MOTE_MISSING_attention_backward ~, nullptr
 
 /// &space::name, or nullptr if the table above has `name`.
 #define MOTE_SECOND(first, second, ...) second
