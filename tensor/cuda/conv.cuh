@@ -156,6 +156,7 @@ struct FoldSplits {
   MOTE_DEVICE void operator()() const {
     for (int64_t i = hw::global_thread(); i < count; i += hw::global_threads()) {
       compute_t<T> sum = 0;
+      MOTE_UNROLL_BY(8)   // the loads go out together
       for (int split = 0; split < splits; ++split) sum += partial[split * count + i];
       y[i] = T(sum);
     }

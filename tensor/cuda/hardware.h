@@ -205,6 +205,12 @@ MOTE_DEVICE uint32_t to_tf32(float x) {
 }
 /// Two bf16 in a register, `low` in the lower half.
 MOTE_DEVICE uint32_t pack(bf16 low, bf16 high) { return uint32_t(high.bits) << 16 | low.bits; }
+/// The same of floats, rounded as bf16() rounds; of NaN the bits may differ.
+MOTE_DEVICE uint32_t pack(float low, float high) {
+  uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
 
 /// kCount (1, 2 or 4) 8x8 matrices of 16-bit elements out of shared memory: lane 8 m + r gives the address of row r of
 /// matrix m (16 bytes, aligned; lanes from 8 kCount on are ignored but pass a valid address). r[m] of lane l

@@ -45,10 +45,14 @@ struct Tile {
 template <class T, class C, int kCount>
 MOTE_DEVICE void store_sums(hw::Ptr<T> to, const C (&values)[kCount], int64_t count, bool aligned) {
   if (aligned) {
-    hw::Vec<T, kCount> vector;
-    MOTE_UNROLL
-    for (int i = 0; i < kCount; ++i) vector[i] = T(values[i]);
-    hw::store(to, vector);
+    if constexpr (std::is_same_v<T, bf16> && kCount == 2) {
+      hw::cast<uint32_t>(to)[0] = hw::pack(values[0], values[1]);
+    } else {
+      hw::Vec<T, kCount> vector;
+      MOTE_UNROLL
+      for (int i = 0; i < kCount; ++i) vector[i] = T(values[i]);
+      hw::store(to, vector);
+    }
   } else {
     MOTE_UNROLL
     for (int i = 0; i < kCount; ++i)

@@ -72,7 +72,7 @@ MOTE_DEVICE void multiply_sums(compute_t<T> (&sum)[kTiles][4], const compute_t<T
       uint32_t part_p[4];   // sums of two tiles are a fragment of A as they lie
       MOTE_UNROLL
       for (int r = 0; r < 4; ++r)
-        part_p[r] = hw::pack(bf16(p[i + r / 2][r % 2 * 2]), bf16(p[i + r / 2][r % 2 * 2 + 1]));
+        part_p[r] = hw::pack(p[i + r / 2][r % 2 * 2], p[i + r / 2][r % 2 * 2 + 1]);
       MOTE_UNROLL
       for (int j = 0; j < kTiles; j += 2) {
         uint32_t first[2], second[2];

@@ -244,6 +244,7 @@ void cp_async_wait() {
 // ---- Tensor cores --------------------------------------------------------------------------------------------------
 
 inline uint32_t pack(bf16 low, bf16 high) { return uint32_t(high.bits) << 16 | low.bits; }
+inline uint32_t pack(float low, float high) { return pack(bf16(low), bf16(high)); }
 
 /// Half of the last kept bit is added to the magnitude and the rest dropped.
 inline uint32_t to_tf32(float x) {
