@@ -12,18 +12,28 @@
 
 #include "tensor/cpu/amx.h"
 #include "tensor/cpu/tile.h"
+#include "tensor/cuda/backend.h"
 #include "tensor/io/file.h"
+#include "tensor/kernels.h"
 #include "tensor/tensor.h"
 
 namespace mote::apps {
 
-Timing time_runs(int runs, const std::function<void()>& work) {
+Timing time_runs(int runs, const std::function<void()>& work, Device device) {
+  constexpr double kShortest = 3e-3;   // seconds of a timing on a GPU
   std::vector<double> seconds;
-  for (int run = -2; run < runs; ++run) {
+  auto timed = [&](int64_t calls) {
     auto start = std::chrono::steady_clock::now();
-    work();
+    for (int64_t call = 0; call < calls; ++call) work();
+    if (device.is_cuda()) cuda::backend().synchronize(device.index);
     std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    if (run >= 0) seconds.push_back(elapsed.count());
+    return elapsed.count() / double(calls);
+  };
+  int64_t calls = 1;
+  for (int run = -2; run < runs; ++run) {
+    double one = timed(calls);
+    if (run == -1 && device.is_cuda()) calls = std::max<int64_t>(1, int64_t(kShortest / one));
+    if (run >= 0) seconds.push_back(one);
   }
   std::sort(seconds.begin(), seconds.end());
   return {seconds[seconds.size() / 2], seconds.front(), seconds.back()};
@@ -87,9 +97,40 @@ double peak_of(double (*loop)(int64_t rounds)) {
   return flops / timing.min / 1e9;
 }
 
+/// The same of a GPU: loops that touch no memory, and a copy of more than the caches hold.
+Ceilings measure_gpu(Device device) {
+  cuda::Backend& gpu = cuda::backend();
+  Ceilings ceilings;
+  ceilings.device = concat_text(device);
+  auto peak = [&](DType dtype) {
+    constexpr int64_t kRounds = 20'000;
+    double flops = 0;
+    Timing timing = time_runs(20, [&] { flops = gpu.compute_loop(device.index, dtype, kRounds); }, device);
+    return flops / timing.min / 1e9;
+  };
+  ceilings.fma_gflops = peak(DType::f32);
+  ceilings.bf16_gflops = peak(DType::bf16);
+  ceilings.bf16_by = "mma.sync";
+  // Later devices have faster instructions than that one, which the product of the toolkit uses.
+  constexpr int64_t n = 8192;
+  Tensor a = zeros({n, n}, DType::bf16, device), b = zeros_like(a), y = empty_like(a);
+  Timing product = time_runs(20, [&] { kernel::matmul(y, a, b, false, false, {}); }, device);
+  if (double gflops = 2.0 * n * n * n / product.min / 1e9; gflops > ceilings.bf16_gflops) {
+    ceilings.bf16_gflops = gflops;
+    ceilings.bf16_by = "a product of 8192^3";
+  }
+  size_t bytes = size_t(1) << 29;
+  Tensor to = empty({int64_t(bytes)}, DType::u8, device), from = empty_like(to);
+  gpu.fill(device.index, from.raw(), 0, bytes);
+  Timing copy = time_runs(20, [&] { gpu.copy(device, to.raw(), device, from.raw(), bytes); }, device);
+  ceilings.bandwidth_gbs = 2.0 * double(bytes) / copy.min / 1e9;
+  return ceilings;
+}
+
 }  // namespace
 
-Ceilings measure_ceilings() {
+Ceilings measure_ceilings(Device device) {
+  if (device.is_cuda()) return measure_gpu(device);
   Ceilings ceilings;
   ceilings.fma_gflops = peak_of(fma_loop);
   ceilings.bf16_gflops = ceilings.fma_gflops;
@@ -182,6 +223,7 @@ void print_costs(std::string& text, const Result& result) {
 nlohmann::ordered_json to_json(const Ceilings& ceilings, const std::vector<Result>& results, const Baseline* against,
                                bool profile) {
   nlohmann::ordered_json out;
+  out["device"] = ceilings.device;
   out["ceilings"] = {{"fma_gflops", ceilings.fma_gflops}, {"bf16_gflops", ceilings.bf16_gflops},
                      {"bf16_by", ceilings.bf16_by}, {"bandwidth_gbs", ceilings.bandwidth_gbs}};
   out["threads"] = omp_get_max_threads();
@@ -213,8 +255,8 @@ nlohmann::ordered_json to_json(const Ceilings& ceilings, const std::vector<Resul
 
 std::string table(const Ceilings& ceilings, const std::vector<Result>& results, const Baseline* against, bool profile) {
   std::string text;
-  print(text, "ceilings: %.1f GFLOP/s f32 multiply-add, %.1f GFLOP/s bf16 (%s), %.1f GB/s memory\n\n", ceilings.fma_gflops,
-        ceilings.bf16_gflops, ceilings.bf16_by, ceilings.bandwidth_gbs);
+  print(text, "ceilings of %s: %.1f GFLOP/s f32 multiply-add, %.1f GFLOP/s bf16 (%s), %.1f GB/s memory\n\n",
+        ceilings.device.c_str(), ceilings.fma_gflops, ceilings.bf16_gflops, ceilings.bf16_by, ceilings.bandwidth_gbs);
   print(text, "%-44s %10s %10s %10s  %-8s %7s%s\n", "name", "median", "min", "max", "unit", "share", against ? "   ratio" : "");
   bool any_direct = false;
   for (const Result& result : results) {

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 #include "tensor/profile.h"
 
@@ -16,16 +17,19 @@ struct Ceilings {
   double fma_gflops = 0;       // f32 fused multiply-adds in registers
   double bf16_gflops = 0;      // products of bf16 summed in f32, in registers
   const char* bf16_by = "";    // the instruction that does it: f32 multiply-adds where there is none for bf16
-  double bandwidth_gbs = 0;    // a[i] = b[i] + s c[i] over arrays larger than the caches, 3 streams counted
+  double bandwidth_gbs = 0;    // a[i] = b[i] + s c[i] over arrays larger than the caches, 3 streams counted;
+                               // on a GPU of a copy, 2 streams counted
+  std::string device = "cpu";
   double gflops(DType dtype) const { return dtype == DType::bf16 ? bf16_gflops : fma_gflops; }
 };
-Ceilings measure_ceilings();
+Ceilings measure_ceilings(Device device);
 
 struct Timing {
   double median = 0, min = 0, max = 0;   // seconds
 };
-/// `runs` timings of `work` after two unmeasured calls.
-Timing time_runs(int runs, const std::function<void()>& work);
+/// `runs` timings of `work` after two unmeasured calls. On a GPU, where a launch returns before its work is done and some
+/// kernels take less time than the wait for them, a timing is the mean of as many calls as fill a few milliseconds.
+Timing time_runs(int runs, const std::function<void()>& work, Device device = {});
 
 inline constexpr const char* kGflops = "GFLOP/s";
 /// For work with 3x3 convolutions: counted as the direct sum does it, so an algorithm that multiplies less may pass the

@@ -32,10 +32,6 @@ struct BenchOptions : CommonOptions {
 
 const std::vector<std::string> kSubjects = {"gemm", "conv", "norm", "attention", "ot", "gmm", "train", "sample"};
 
-Tensor draw(const Shape& shape, uint64_t seed, DType dtype = DType::f32) {
-  return normal(shape, DType::f32, Generator{seed}).to(dtype);
-}
-
 std::string named(const char* format, auto... values) {
   char text[128];
   std::snprintf(text, sizeof text, format, values...);
@@ -45,7 +41,8 @@ std::string named(const char* format, auto... values) {
 /// Subjects in one dtype; single ops in f32 and bf16 unless --precision chooses.
 class Bench {
  public:
-  Bench(const BenchOptions& options, const Ceilings& ceilings) : options_(options), ceilings_(ceilings) {}
+  Bench(const BenchOptions& options, const Ceilings& ceilings, Device device)
+      : options_(options), ceilings_(ceilings), device_(device) {}
 
   void run(const std::string& subject) {
     if (subject == "gmm") return gmm();
@@ -68,11 +65,18 @@ class Bench {
 
  private:
   void measure(const std::string& name, const char* unit, double amount, double ceiling, const std::function<void()>& work) {
-    results_.push_back(make_result(name, unit, amount / 1e9, time_runs(options_.runs, work), ceiling));
+    results_.push_back(make_result(name, unit, amount / 1e9, time_runs(options_.runs, work, device_), ceiling));
   }
+
+  Tensor draw(const Shape& shape, uint64_t seed, DType dtype = DType::f32) {
+    return normal(shape, DType::f32, Generator{seed}).to(dtype).to(device_);
+  }
+  /// Images of a case: what keeps two cores busy would not fill a GPU.
+  int64_t many(int64_t images) const { return device_.is_cuda() ? 16 * images : images; }
 
   void gemm() {
     for (int64_t n : {512, 1024, 2048}) {
+      if (device_.is_cuda()) n *= 4;
       Tensor a = draw({n, n}, 1, dtype_), b = draw({n, n}, 2, dtype_), y = empty_like(a);
       measure(named("gemm %ld^3 %s", n, name_.c_str()), kGflops, 2.0 * double(n * n * n), ceilings_.gflops(dtype_),
               [&] { kernel::matmul(y, a, b, false, false, {}); });
@@ -82,6 +86,7 @@ class Bench {
   void conv() {
     struct Case { int64_t images, size, in, out; };
     for (Case c : {Case{32, 28, 32, 32}, {32, 14, 64, 64}, {32, 32, 128, 128}, {32, 16, 256, 256}, {32, 8, 256, 256}, {8, 64, 64, 64}}) {
+      c.images = many(c.images);
       Tensor x = draw({c.images, c.size, c.size, c.in}, 1, dtype_), w = draw({3, 3, c.in, c.out}, 2, dtype_);
       Tensor y = draw({c.images, c.size, c.size, c.out}, 3, dtype_), dx = empty_like(x), dw = empty_like(w);
       Conv2dSpec spec = Conv2dSpec::same(3);
@@ -100,9 +105,11 @@ class Bench {
   void norm() {
     struct Case { int64_t images, size, channels, groups; };
     for (Case c : {Case{64, 28, 32, 8}, {64, 14, 64, 16}, {32, 32, 128, 32}, {32, 16, 256, 32}}) {
+      c.images = many(c.images);
       Tensor x = draw({c.images, c.size, c.size, c.channels}, 1, dtype_), y = empty_like(x), dx = empty_like(x);
-      Tensor gamma = full({c.channels}, 1, dtype_), beta = zeros({c.channels}, dtype_), dgamma = empty_like(gamma), dbeta = empty_like(beta);
-      Tensor mean = empty({c.images, c.groups}), rstd = empty_like(mean);
+      Tensor gamma = full({c.channels}, 1, dtype_, device_), beta = zeros({c.channels}, dtype_, device_);
+      Tensor dgamma = empty_like(gamma), dbeta = empty_like(beta);
+      Tensor mean = empty({c.images, c.groups}, DType::f32, device_), rstd = empty_like(mean);
       std::string shape = named("%ldx%ldx%ldx%ld %s", c.images, c.size, c.size, c.channels, name_.c_str());
       measure("group_norm+silu " + shape + " forward", kGbs, 2.0 * double(x.nbytes()), ceilings_.bandwidth_gbs,
               [&] { kernel::group_norm(y, mean, rstd, x, gamma, beta, c.groups, 1e-6, true); });
@@ -115,8 +122,10 @@ class Bench {
   void attention_op() {
     struct Case { int64_t images, tokens, channels; };
     for (Case c : {Case{64, 196, 64}, {64, 49, 64}, {16, 256, 256}, {16, 16, 256}}) {
-      Tensor qkv = draw({c.images, c.tokens, 3 * c.channels}, 1, dtype_), y = empty({c.images, c.tokens, c.channels}, dtype_);
-      Tensor lse = empty({c.images, 1, c.tokens}), dqkv = empty_like(qkv);
+      c.images = many(c.images);
+      Tensor qkv = draw({c.images, c.tokens, 3 * c.channels}, 1, dtype_);
+      Tensor y = empty({c.images, c.tokens, c.channels}, dtype_, device_);
+      Tensor lse = empty({c.images, 1, c.tokens}, DType::f32, device_), dqkv = empty_like(qkv);
       double flop = 4.0 * double(y.numel() * c.tokens);
       std::string shape = named("%ldx%ldx%ld %s", c.images, c.tokens, c.channels, name_.c_str());
       measure("attention " + shape + " forward", kGflops, flop, ceilings_.gflops(dtype_),
@@ -129,7 +138,7 @@ class Bench {
   /// One iteration of EM on 70,000 f32 vectors of width 32, ten components. It computes in f64: half of the f32 ceiling.
   void gmm() {
     int64_t N = 70000, D = 32, K = 10;
-    cluster::Points points{draw({N, D}, 1)};
+    cluster::Points points{normal({N, D}, DType::f32, Generator{1})};
     cluster::MixtureOptions em;
     em.components = K;
     em.max_iterations = 1;
@@ -152,10 +161,11 @@ class Bench {
   void scores() {
     struct Case { int64_t samples, targets, width; };
     for (Case c : {Case{1024, 4000, 784}, {1024, 4000, 3072}}) {
-      Tensor x = draw({c.samples, c.width}, 1, dtype_), y = draw({c.targets, c.width}, 2, dtype_), h = zeros({c.targets});
-      Tensor all = empty({c.samples, c.targets}, dtype_);
-      Tensor one = zeros({c.samples, 1}, DType::i64), eight = zeros({c.samples, 8}, DType::i64);
-      Tensor largest = zeros({c.samples}), total = zeros({c.samples}), share = empty({c.targets}, DType::f64);
+      Tensor x = draw({c.samples, c.width}, 1, dtype_), y = draw({c.targets, c.width}, 2, dtype_);
+      auto blank = [&](const Shape& shape, DType dtype = DType::f32) { return zeros(shape, dtype, device_); };
+      Tensor h = blank({c.targets}), all = empty({c.samples, c.targets}, dtype_, device_);
+      Tensor one = blank({c.samples, 1}, DType::i64), eight = blank({c.samples, 8}, DType::i64);
+      Tensor largest = blank({c.samples}), total = blank({c.samples}), share = blank({c.targets}, DType::f64);
       double epsilon = 0.25 * std::sqrt(double(c.width));   // about the gap between the two best scores
       struct Kernel { const char* name; std::function<void()> run; };
       const std::vector<Kernel> kernels = {
@@ -165,7 +175,7 @@ class Bench {
           {"softmax sums", [&] { kernel::score_softmax(largest, total, share, x, y, h, epsilon, SoftmaxPass::both); }}};
       std::vector<std::vector<double>> seconds(kernels.size());
       for (int run = 0; run < options_.runs; ++run)
-        for (size_t k = 0; k < kernels.size(); ++k) seconds[k].push_back(time_runs(1, kernels[k].run).median);
+        for (size_t k = 0; k < kernels.size(); ++k) seconds[k].push_back(time_runs(1, kernels[k].run, device_).median);
       double product = 0, flop = 2.0 * double(c.samples * c.targets * c.width);
       for (size_t k = 0; k < kernels.size(); ++k) {
         std::sort(seconds[k].begin(), seconds[k].end());
@@ -184,25 +194,26 @@ class Bench {
     nn::UNetConfig config = nn::UNetConfig::preset(options_.unet);
     nn::UNet unet(config, 1);
     unet.set_precision(dtype_);
+    unet.to(device_);
     unet.train(training);
     std::optional<nn::Arena> arena;
     std::optional<nn::Optimizer> optimizer;
     if (training) optimizer.emplace(arena.emplace(unet), nn::OptimizerOptions{});
     Tensor x = draw({options_.batch, config.size, config.size, config.channels}, 1);
     Generator generator{2};
-    Tensor t = randint(0, 1000, {options_.batch}, generator).to(DType::f32);
+    Tensor t = randint(0, 1000, {options_.batch}, generator).to(DType::f32).to(device_);
     auto work = [&] {
       if (!training) {
         NoGrad no_grad;
         unet.forward(x, t);
         return;
       }
-      Tensor noise = normal(x.shape(), DType::f32, generator);
+      Tensor noise = normal(x.shape(), DType::f32, generator, device_);
       arena->zero_grad();
       backward(mse_loss(unet.forward(x, t), noise));
       optimizer->step();
     };
-    Allocator& allocator = Allocator::of({});
+    Allocator& allocator = Allocator::of(device_);
     double flop = 0;
     std::vector<KernelCost> costs;
     {
@@ -220,7 +231,7 @@ class Bench {
       costs = profile.costs();
     }
     allocator.reset_peak();
-    Timing timing = time_runs(options_.runs, work);
+    Timing timing = time_runs(options_.runs, work, device_);
     std::string name = named("%s %s, batch %ld %s", training ? "train step" : "noise prediction", options_.unet.c_str(),
                              options_.batch, name_.c_str());
     Result result = make_result(name, kDirectGflops, flop / 1e9, timing, ceilings_.gflops(dtype_));
@@ -232,6 +243,7 @@ class Bench {
 
   const BenchOptions& options_;
   const Ceilings& ceilings_;
+  const Device device_;
   DType dtype_ = DType::f32;
   std::string name_;
   std::vector<Result> results_;
@@ -260,11 +272,16 @@ void run_bench(const BenchOptions& options) {
   }
   std::optional<Baseline> baseline;
   if (!options.against.empty()) baseline = read_baseline(options.against);
-  start(options);
+  Device device = start(options);
+  if (device.is_cuda()) {   // the ceilings are those of one device
+    if (std::find(options.what.begin(), options.what.end(), "gmm") != options.what.end())
+      fail(Error::Kind::usage, "bench: gmm runs on the CPU; measure it with --device cpu");
+    std::erase(subjects, "gmm");
+  }
   Progress progress("bench", 0, int64_t(subjects.size()) + 1, "subject", options.quiet);
   progress.update(0, "ceilings");
-  Ceilings ceilings = measure_ceilings();
-  Bench bench(options, ceilings);
+  Ceilings ceilings = measure_ceilings(device);
+  Bench bench(options, ceilings, device);
   for (size_t i = 0; i < subjects.size(); ++i) {
     progress.update(int64_t(i) + 1, subjects[i]);
     bench.run(subjects[i]);

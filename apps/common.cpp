@@ -13,6 +13,7 @@
 #include <fstream>
 #include <set>
 
+#include "tensor/cuda/backend.h"
 #include "tensor/error.h"
 
 namespace mote::apps {
@@ -125,12 +126,9 @@ Device start(const CommonOptions& common) {
   const std::string& name = common.device;
   if (name == "cpu") return {};
   if (name == "auto") {
-    try {
-      require_device({Device::cuda, 0});
-      return {Device::cuda, 0};
-    } catch (const Error&) {
-      return {};
-    }
+    const cuda::Backend& gpu = cuda::backend();
+    bool usable = gpu.unusable(0).empty() && cuda::missing_kernels(gpu.kernels).empty();
+    return usable ? Device{Device::cuda, 0} : Device{};
   }
   int index = 0;
   bool known = name == "cuda";

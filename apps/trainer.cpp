@@ -178,7 +178,8 @@ void Trainer::say_plan() const {
 }
 
 Tensor Trainer::loss_of(const Batch& batch, const StepDraws& draws) {
-  Tensor x0 = batch.images.to(device_), noise = draws.noise.to(device_), t = draws.t.to(device_);
+  Tensor x0 = batch.images.to(device_), noise = draws.noise.to(device_);
+  const Tensor& t = draws.t;   // stays where it was drawn: to read it back from a GPU would stop the stream
   Tensor ids;
   if (unet_.config().classes > 0) {
     Tensor labels = batch.labels.clone();
@@ -188,7 +189,7 @@ Tensor Trainer::loss_of(const Batch& batch, const StepDraws& draws) {
   }
   Tensor x = q_sample(schedule_, x0, t, noise);
   Tensor target = training_target(schedule_, prediction_, x0, t, noise);
-  return mse_loss(unet_.forward(x, t.to(DType::f32), ids), target);
+  return mse_loss(unet_.forward(x, t.to(DType::f32).to(device_), ids), target);
 }
 
 void Trainer::step() {
@@ -201,9 +202,9 @@ void Trainer::step() {
   lr_ = optimizer_->lr();
   arena_->zero_grad();
   Tensor loss = loss_of(batch_, draws_);
-  last_loss_ = loss.item();
-  if (!std::isfinite(last_loss_)) diagnose(concat_text("the loss is ", last_loss_), dropout);
   backward(loss);
+  last_loss_ = loss.item();   // waits for a GPU, which by now has the whole of backward to do
+  if (!std::isfinite(last_loss_)) diagnose(concat_text("the loss is ", last_loss_), dropout);
   try {
     grad_norm_ = optimizer_->step();
   } catch (const Error& error) {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "tensor/error.h"
+#include "tensor/math.h"
 
 namespace mote {
 
@@ -16,12 +17,12 @@ enum class DType : uint8_t { f32, bf16, f64, i32, i64, u8 };
 struct bf16 {
   uint16_t bits = 0;
   bf16() = default;
-  explicit bf16(float value) {
+  MOTE_HD explicit bf16(float value) {
     uint32_t wide = std::bit_cast<uint32_t>(value);
     bool is_nan = (wide & 0x7fffffffu) > 0x7f800000u;
     bits = is_nan ? uint16_t((wide >> 16) | 0x40) : uint16_t((wide + 0x7fff + ((wide >> 16) & 1)) >> 16);
   }
-  operator float() const { return std::bit_cast<float>(uint32_t(bits) << 16); }
+  MOTE_HD operator float() const { return std::bit_cast<float>(uint32_t(bits) << 16); }
 };
 static_assert(sizeof(bf16) == 2);
 

@@ -154,11 +154,17 @@ struct BceWithLogits {     // -(t log p + (1-t) log(1-p)) with p = sigmoid(x), a
   template <class T> MOTE_HD T bwd_b(T x, T, T dy) const { return -dy * x; }
 };
 
+/// The angle t w_i of a time embedding, w_i = exp(-ln(10000) i / (half - shift)). In double: sin of an angle near 999
+/// would lose three digits in float.                                                              [Ho 2020; papers: 8.2]
+MOTE_HD double time_angle(float t, int64_t i, int64_t half, double shift) {
+  return double(t) * math::exp(-math::log(10000.0) * double(i) / (double(half) - shift));
+}
+
 }  // namespace functor
 
 /// Calls fn with the functor of `op`: the one place that lists them.
 template <class Fn>
-void visit(const Unary& op, Fn&& fn) {
+MOTE_HD void visit(const Unary& op, Fn&& fn) {
   switch (op.kind) {
     case Unary::affine: return fn(functor::Affine{op.a, op.b});
     case Unary::exp: return fn(functor::Exp{});
@@ -180,7 +186,7 @@ void visit(const Unary& op, Fn&& fn) {
   }
 }
 template <class Fn>
-void visit(Binary op, Fn&& fn) {
+MOTE_HD void visit(Binary op, Fn&& fn) {
   switch (op) {
     case Binary::add: return fn(functor::Add{});
     case Binary::sub: return fn(functor::Sub{});

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "tensor/cuda/backend.h"
 #include "tensor/profile.h"
 
 namespace mote {
@@ -39,10 +40,12 @@ double flops_of(std::string_view kernel, const std::vector<const Tensor*>& t) {
 template <class... Arguments>
 struct Stopwatch {
   const char* kernel;
+  Device device;
   std::tuple<const Arguments&...> arguments;
   std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
 
   ~Stopwatch() {
+    if (device.is_cuda()) cuda::backend().synchronize(device.index);   // a launch returns before the work is done
     std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - began;
     TensorArguments all;
     std::apply([&](const auto&... argument) { (all.add(argument), ...); }, arguments);
@@ -52,17 +55,32 @@ struct Stopwatch {
   }
 };
 
+/// The backend with `device` made the one that its kernels run on.
+cuda::Backend& backend_on(Device device) {
+  cuda::Backend& backend = cuda::backend();
+  backend.activate(device.index);
+  return backend;
+}
+
 }  // namespace
 
-// The one switch on the device: kernel::name(first, ...) calls cpu::name or cuda::name.
+// The one switch on the device: kernel::name(first, ...) calls cpu::name or the backend's kernel of that name.
 namespace kernel {
 #define MOTE_KERNEL(name, parameters, arguments)                                                        \
   void name parameters {                                                                                \
     auto device_of_first = [](const Tensor& first, auto&&...) { return first.device(); };               \
-    auto launch = [&] { device_of_first arguments.is_cuda() ? cuda::name arguments : cpu::name arguments; }; \
+    Device device = device_of_first arguments;                                                          \
+    auto launch = [&] {                                                                                 \
+      if (device.is_cpu()) return cpu::name arguments;                                                  \
+      cuda::Backend& gpu = backend_on(device);                                                          \
+      if (!gpu.kernels.name) cuda::fail_missing(#name);                                                 \
+      gpu.kernels.name arguments;                                                                       \
+    };                                                                                                  \
     if (DryRun::active()) return;                                                                       \
     if (!Profile::active()) return launch();                                                            \
-    auto watch = [](const auto&... values) { return Stopwatch<std::decay_t<decltype(values)>...>{#name, {values...}}; }; \
+    auto watch = [&](const auto&... values) {                                                           \
+      return Stopwatch<std::decay_t<decltype(values)>...>{#name, device, {values...}};                  \
+    };                                                                                                  \
     auto watching = watch arguments;                                                                    \
     launch();                                                                                           \
   }

@@ -7,13 +7,14 @@
 // nobody needs is passed undefined and skipped. Floating tensors of one call share a dtype unless said otherwise.
 //
 // Included plainly, this file declares each kernel in mote::kernel, mote::cpu and mote::cuda; included with MOTE_KERNEL
-// defined, it is the list of kernels (kernels.cpp, cuda/stubs.cpp). That is why it has no #pragma once.
+// defined, it is the list of kernels (kernels.cpp, cuda/backend.h). That is why it has no #pragma once.
 #if defined(MOTE_KERNEL) || !defined(MOTE_KERNELS_DECLARED)
 #ifndef MOTE_KERNEL
 #define MOTE_KERNELS_DECLARED
 #include <array>
 #include <vector>
 
+#include "tensor/adamw.h"
 #include "tensor/functors.h"
 #include "tensor/scores.h"
 #include "tensor/tensor.h"
@@ -37,14 +38,6 @@ struct TimeEmbedding {
 struct Term {
   double factor;
   Tensor tensor;
-};
-
-/// AdamW [Loshchilov 2019], one step over flat f32 arenas; `step` counts from 1.
-struct AdamW {
-  double lr = 2e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
-  int64_t step = 1;
-  double grad_scale = 1;   // the clip factor min(1, max_norm / |g|)
-  double ema_decay = 1;    // ema <- decay ema + (1 - decay) parameter; unused when ema is undefined
 };
 
 using Axes = std::array<int, kMaxAxes>;

@@ -111,6 +111,12 @@ MOTE_HD float sigmoid(float x) {
 }
 MOTE_HD double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
+/// The derivative of u sigmoid(u).
+template <class T> MOTE_HD T silu_slope(T u) {
+  T s = sigmoid(u);
+  return s * fma(u, T(1) - s, T(1));
+}
+
 /// Probability that a standard normal number is below x: (1 + erf(x / sqrt 2)) / 2, within 2e-7, and within 1e-6 of
 /// itself down to x = -5; NaN stays NaN. From the tail on the side of x, so that nothing cancels where x is negative.
 MOTE_HD float normal_cdf(float x) {

@@ -4,6 +4,7 @@
 // -fmad=false. Branch-free, so that loops over blocks vectorise.
 #pragma once
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 #include "tensor/math.h"
@@ -37,6 +38,15 @@ MOTE_HD float uniform(uint32_t bits) { return float(bits >> 8) * 0x1p-24f; }    
 MOTE_HD double uniform(uint32_t high, uint32_t low) {
   return double((uint64_t(high) << 32 | low) >> 11) * 0x1p-53;
 }
+
+/// A number in 0..range-1: the upper half of the product of 64 random bits with range.
+MOTE_HD uint64_t below(uint64_t range, uint32_t high, uint32_t low) {
+  __extension__ using Wide = unsigned __int128;
+  return uint64_t((Wide(uint64_t(high) << 32 | low) * range) >> 64);
+}
+
+/// uniform(bits) >= float(p) is bits >> 8 >= threshold: both sides are multiplied by 2^24.
+inline uint32_t dropout_threshold(double p) { return uint32_t(std::ceil(double(float(p)) * 0x1p24)); }
 
 /// ln(u) for u in [2^-60, 1]. u = 2^e m with m in [sqrt(1/2), sqrt(2)); ln m = 2 atanh(s), s = (m - 1) / (m + 1), by
 /// the series 2 (s + s^3/3 + ...). |s| <= 0.1716, so six terms leave 1e-11 (float), twelve 1e-20 (double).

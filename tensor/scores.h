@@ -6,23 +6,25 @@
 #include <cstdint>
 #include <limits>
 
+#include "tensor/math.h"
+
 namespace mote {
 
 /// Below every key: no score was found.
 inline constexpr int64_t kNoKey = std::numeric_limits<int64_t>::min();
 
 /// Floats as signed integers of the same order: negative ones are stored as a magnitude, so theirs is turned round.
-inline int32_t ordered_bits(float value) {
+MOTE_HD int32_t ordered_bits(float value) {
   int32_t bits = std::bit_cast<int32_t>(value);
   return bits >= 0 ? bits : bits ^ 0x7fffffff;
 }
 
 /// score: neither NaN nor -0, which is not less than 0 but would be ordered so;  0 <= target < 2^32
-inline int64_t score_key(float score, int64_t target) {
+MOTE_HD int64_t score_key(float score, int64_t target) {
   return int64_t(uint64_t(uint32_t(ordered_bits(score))) << 32 | (0xffffffffu - uint64_t(target)));
 }
-inline int64_t target_of_key(int64_t key) { return int64_t(0xffffffffu - (uint64_t(key) & 0xffffffffu)); }
-inline float score_of_key(int64_t key) {
+MOTE_HD int64_t target_of_key(int64_t key) { return int64_t(0xffffffffu - (uint64_t(key) & 0xffffffffu)); }
+MOTE_HD float score_of_key(int64_t key) {
   int32_t bits = int32_t(key >> 32);
   return std::bit_cast<float>(bits >= 0 ? bits : bits ^ 0x7fffffff);
 }

@@ -4,7 +4,9 @@
 #include <iomanip>
 
 #include "tensor/allocator.h"
+#include "tensor/cuda/backend.h"
 #include "tensor/kernels.h"
+#include "tensor/profile.h"
 
 namespace mote {
 
@@ -21,7 +23,9 @@ struct Tensor::Storage {
 };
 
 void require_device(Device device) {
-  if (device.is_cuda()) fail(Error::Kind::resource, device, " asked for, but this program was built without CUDA");
+  if (device.is_cpu()) return;
+  if (std::string why = cuda::backend().unusable(device.index); !why.empty())
+    fail(Error::Kind::resource, device, " asked for, but ", why);
 }
 
 // ---- Tensor --------------------------------------------------------------------------------------------------------
@@ -90,8 +94,9 @@ Tensor Tensor::to(DType dtype) const {
 Tensor Tensor::to(Device device) const {
   check(defined(), "Tensor::to: the tensor is undefined");
   if (device == device_) return *this;
-  require_device(device);
-  fail(Error::Kind::resource, "Tensor::to: copies from ", device_, " to ", device, " need a CUDA build");
+  Tensor result = empty(shape_, dtype_, device);
+  if (!DryRun::active()) cuda::backend().copy(device, result.raw(), device_, raw(), size_t(nbytes()));
+  return result;
 }
 
 Tensor& Tensor::copy_(const Tensor& source) {

@@ -1,6 +1,5 @@
 // ot_support.h - what the optimal-transport tests share: small sets of targets, plain scores in f64.
 #pragma once
-#include <cstring>
 #include <vector>
 
 #include "diffusion/ot/solver.h"
@@ -13,10 +12,6 @@ namespace mote::test {
 /// Builds with sanitizers run some twenty times slower: tests that draw many samples draw a tenth of them there, and
 /// allow sqrt(10) times the error.
 inline constexpr double kFewer = kSanitized ? 0.1 : 1, kLooser = kSanitized ? 3.2 : 1;
-
-inline bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), size_t(a.nbytes())) == 0;
-}
 
 inline Tensor draw(const Shape& shape, uint64_t seed, DType dtype = DType::f32) {
   return normal(shape, DType::f32, Generator{seed}).to(dtype);

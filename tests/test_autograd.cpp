@@ -1,5 +1,4 @@
 // The engine: how records are made, walked and freed; and gradcheck, which has to catch wrong gradients.
-#include <cstring>
 #include <thread>
 
 #include "autograd/gradcheck.h"
@@ -399,10 +398,6 @@ struct Outcome {
   Tensor y, dx, dw;
   Generator generator;
 };
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), size_t(a.nbytes())) == 0;
-}
 
 void check_same(const Outcome& got, const Outcome& expected) {
   CHECK(same_bits(got.y, expected.y));

@@ -12,10 +12,6 @@ using namespace mote;
 
 namespace {
 
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), size_t(a.nbytes())) == 0;
-}
-
 Tensor draw(const Shape& shape, DType dtype, uint64_t seed) {
   return normal(shape, DType::f32, Generator{seed}).to(dtype);
 }
@@ -56,7 +52,7 @@ TEST_CASE("exp, sigmoid, silu and gelu have the same bits in a vector, in its re
         kernel::unary(y, x.rows(i, i + 1), {kind});
       }
       INFO("kind " << int(kind) << " in " << dtype);
-      CHECK(same_bits(whole, single));
+      CHECK(test::same_bits(whole, single));
     }
   }
 }
@@ -115,11 +111,11 @@ TEST_CASE("dropout keeps the elements whose uniform draw is at least p", "[kerne
             expected.data<T>()[i] = T(u.data<float>()[i] >= float(p) ? C(1 / (1 - p)) * C(x.data<T>()[i]) : C(0));
         });
         INFO(dtype << ", " << n << " elements, p = " << p);
-        CHECK(same_bits(y, expected));
+        CHECK(test::same_bits(y, expected));
         for (int count : {2, 3, 7}) {
           test::Threads threads(count);
           kernel::dropout(y, x, p, 9, 3);
-          CHECK(same_bits(y, expected));
+          CHECK(test::same_bits(y, expected));
         }
       }
 }
@@ -199,8 +195,8 @@ TEST_CASE("a sum over leading axes is that of its columns, with the same bits fo
           first = y.clone();
           first_all = all.clone();
         }
-        CHECK(same_bits(y, first));
-        CHECK(same_bits(all, first_all));
+        CHECK(test::same_bits(y, first));
+        CHECK(test::same_bits(all, first_all));
       }
     }
 }
@@ -222,9 +218,9 @@ TEST_CASE("gradients of gamma and beta do not depend on whether that of x is wan
         kernel::group_norm_backward(none, none, dbeta_only, dy, x, mean, rstd, gamma, beta, 2, silu);
         kernel::group_norm_backward(dx_only, none, none, dy, x, mean, rstd, gamma, beta, 2, silu);
         INFO(dtype << ", " << channels << " channels, silu " << silu);
-        CHECK(same_bits(dgamma_only, dgamma));
-        CHECK(same_bits(dbeta_only, dbeta));
-        CHECK(same_bits(dx_only, dx));
+        CHECK(test::same_bits(dgamma_only, dgamma));
+        CHECK(test::same_bits(dbeta_only, dbeta));
+        CHECK(test::same_bits(dx_only, dx));
       }
 }
 
@@ -276,8 +272,8 @@ TEST_CASE("adamw over several blocks equals its formula in double, for any numbe
         first_p = p.clone();
         first_ema = ema.clone();
       }
-      CHECK(same_bits(p, first_p));
-      CHECK(same_bits(ema, first_ema));
+      CHECK(test::same_bits(p, first_p));
+      CHECK(test::same_bits(ema, first_ema));
     }
   }
 }

@@ -1,80 +1,16 @@
 // The generic checks that every row of the op table passes. A failure names the row; rows draw from their own seed.
 #include <omp.h>
 
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <regex>
 #include <set>
 
 #include "tensor/cpu/amx.h"
-#include "tests/op_table.h"
-#include "tests/support.h"
+#include "tests/op_checks.h"
 
 namespace mote::test {
 namespace {
-
-std::vector<Tensor> converted(const std::vector<Tensor>& tensors, DType dtype) {
-  std::vector<Tensor> result;
-  for (const Tensor& tensor : tensors) result.push_back(tensor.to(dtype));
-  return result;
-}
-
-Arrays arrays(const std::vector<Tensor>& tensors) { return Arrays(tensors.begin(), tensors.end()); }
-
-struct Result {
-  Tensor y;
-  std::vector<Tensor> gradients;
-};
-
-/// Runs a row on `inputs` as they lie in memory, forward and (unless it has no gradient) backward. The cotangent is
-/// drawn and rounded to bf16, so that it is the same for every dtype.
-Result run_row(const Row& row, std::vector<Tensor> inputs, const std::vector<Tensor>& fixed) {
-  if (!row.no_gradient.empty()) return {row.run(inputs, fixed), {}};
-  for (Tensor& input : inputs) input.requires_grad();
-  Result result;
-  result.y = row.run(inputs, fixed);
-  REQUIRE(result.y.needs_grad());
-  Tensor cotangent = normal(result.y.shape(), DType::bf16, Generator{row.seed() + 1}).to(result.y.dtype());
-  backward(result.y, cotangent);
-  result.y = result.y.detach();
-  for (const Tensor& input : inputs) {
-    REQUIRE(input.grad().defined());
-    result.gradients.push_back(input.grad());
-  }
-  return result;
-}
-
-double largest(const Tensor& x) {
-  double most = 0;
-  for (double value : x.to_vector())
-    if (std::isfinite(value)) most = std::max(most, std::abs(value));
-  return most;
-}
-
-double forward_tolerance(const Row& row, DType dtype) {
-  return dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? row.f32_tolerance : row.bf16_tolerance;
-}
-
-/// Empty if every element is within `tolerance` of itself and of the largest element. What is zero by the formula is
-/// rounding of terms near 1 that cancel: the last summand lets that through.
-std::string compare(const Tensor& got, const Tensor& expected, double tolerance) {
-  double rest = got.dtype() == DType::f64 ? 1e-15 : 1e-9;
-  return difference(got, expected, tolerance * largest(expected) + rest, tolerance);
-}
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.dtype() == b.dtype() && a.shape() == b.shape() && std::memcmp(a.raw(), b.raw(), size_t(a.nbytes())) == 0;
-}
-
-void check_same_bits(const Result& got, const Result& expected) {
-  CHECK(same_bits(got.y, expected.y));
-  REQUIRE(got.gradients.size() == expected.gradients.size());
-  for (size_t i = 0; i < got.gradients.size(); ++i) {
-    INFO("gradient of input " << i);
-    CHECK(same_bits(got.gradients[i], expected.gradients[i]));
-  }
-}
 
 std::string read_source(const std::string& path) {
   std::ifstream file(std::string(MOTE_TESTS_DIR) + "/../" + path);

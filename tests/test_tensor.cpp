@@ -108,16 +108,6 @@ TEST_CASE("printing shows dtype, shape and shortened axes", "[tensor]") {
   CHECK(text.str() == "f32[2, 2]\n[[1, 2.5],\n [-3, 4]]\ni64[9]\n[0, 1, 2, ..., 6, 7, 8]\nundefined");
 }
 
-TEST_CASE("a cuda tensor is refused in a build without CUDA", "[tensor]") {
-  try {
-    zeros({2}, DType::f32, Device{Device::cuda, 0});
-    FAIL("no error");
-  } catch (const Error& error) {
-    CHECK(error.kind() == Error::Kind::resource);
-    CHECK_THAT(error.what(), Contains("cuda:0 asked for, but this program was built without CUDA"));
-  }
-}
-
 TEST_CASE("an error tells which module was running", "[tensor]") {
   Scope outer("unet"), inner("mid.attn");
   CHECK_THROWS_WITH(check(false, "op: wrong"), "op: wrong\n  while running unet.mid.attn");

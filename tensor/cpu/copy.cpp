@@ -3,6 +3,7 @@
 
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernels.h"
+#include "tensor/walk.h"
 
 namespace mote::cpu {
 namespace {
@@ -38,38 +39,15 @@ template <Direction direction>
 void copy_box(char* destination, const char* source, const Shape& large, const Shape& small, int64_t element,
               const std::vector<int64_t>& start) {
   if (small.numel() == 0) return;
-  int split = small.ndim();   // axes from `split` on are one contiguous run
-  int64_t run = element;
-  while (split > 0) {
-    --split;
-    run *= small[split];
-    if (small[split] != large[split]) break;
-  }
-  int64_t rows = small.numel() * element / run, base = 0;
-  for (int axis = 0; axis < small.ndim(); ++axis) base += start[size_t(axis)] * large.stride(axis) * element;
-  // The axes that number the runs, outermost first, with the distance between their runs in `large`; neighbours that
-  // the box fills are one axis.
-  int ndim = 1;
-  int64_t size[kMaxAxes + 1] = {1}, step[kMaxAxes + 1] = {0};
-  for (int axis = 0; axis < split; ++axis) {
-    int64_t stride = large.stride(axis) * element;
-    if (small[axis] == 1) continue;
-    if (step[ndim - 1] != stride * small[axis] && size[ndim - 1] != 1) size[ndim++] = 1;
-    size[ndim - 1] *= small[axis];
-    step[ndim - 1] = stride;
-  }
-  parallel_for(rows, 4 * kGrain / run, [&](int64_t first, int64_t last) {
+  BoxWalk walk(large, small, element, start);
+  int64_t run = walk.run, inner = walk.size[walk.ndim - 1], step = walk.step[walk.ndim - 1];
+  parallel_for(walk.rows, 4 * kGrain / run, [&](int64_t first, int64_t last) {
     while (first < last) {
-      int64_t rest = first, offset = base;
-      for (int axis = ndim - 1; axis >= 0; --axis) {
-        offset += rest % size[axis] * step[axis];
-        rest /= size[axis];
-      }
-      int64_t inner = size[ndim - 1], count = std::min(inner - first % inner, last - first);
+      int64_t offset = walk.offset(first), count = std::min(inner - first % inner, last - first);
       if constexpr (direction == Direction::into_large)
-        copy_rows(destination + offset, step[ndim - 1], source + first * run, run, count, run);
+        copy_rows(destination + offset, step, source + first * run, run, count, run);
       else
-        copy_rows(destination + first * run, run, source + offset, step[ndim - 1], count, run);
+        copy_rows(destination + first * run, run, source + offset, step, count, run);
       first += count;
     }
   });

@@ -6,12 +6,12 @@
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/scratch.h"
 #include "tensor/kernels.h"
+#include "tensor/walk.h"
 
 namespace mote::cpu {
 namespace {
 
-constexpr int64_t kRun = 256;   // elements of a run, at most, unless a pixel has more
-constexpr int64_t kRuns = 64;   // summed in C before the sums move to double
+constexpr int64_t kRuns = NormOrder::kRuns;
 
 /// The channels of an image that a thread works on: `count` of `channels`, `repeat` pixels a run.
 struct Walk {
@@ -63,8 +63,6 @@ struct Walk {
   }
 };
 
-int64_t pixels_of_run(int64_t channels) { return std::max<int64_t>(kRun / std::max<int64_t>(channels, 1), 1); }
-
 /// Splits images, or with few images also groups, over threads: fn(image, first group, last group). Sums of a group
 /// never leave its range, so the split does not change a bit.
 template <class Fn>
@@ -93,18 +91,12 @@ void store(T* to, const C* from, int64_t length) {
   }
 }
 
-template <class C>
-MOTE_HD C silu_slope(C u) {
-  C s = math::sigmoid(u);
-  return s * math::fma(u, C(1) - s, C(1));
-}
-
 }  // namespace
 
 void group_norm(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                 int64_t groups, double eps, bool silu) {
   int64_t images = x.size(0), pixels = x.size(1) * x.size(2), channels = x.size(3), width = channels / groups;
-  int64_t repeat = pixels_of_run(channels);
+  int64_t repeat = NormOrder::repeat(channels);
   for_floating("group_norm", x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     using C = compute_t<T>;
@@ -183,7 +175,7 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
   // With z = (x - mean) rstd and u = gamma z + beta:  du = dy act'(u),  dgamma = sum du z,  dbeta = sum du,
   // dx = rstd (gamma du - m1 - z m2), m1 and m2 the group means of gamma du and gamma du z.
   int64_t images = x.size(0), pixels = x.size(1) * x.size(2), channels = x.size(3), width = channels / groups;
-  int64_t repeat = pixels_of_run(channels);
+  int64_t repeat = NormOrder::repeat(channels);
   for_floating("group_norm_backward", x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     using C = compute_t<T>;
@@ -223,7 +215,7 @@ void group_norm_backward(Tensor& dx, Tensor& dgamma, Tensor& dbeta, const Tensor
 #pragma GCC ivdep
           for (int64_t i = 0; i < length; ++i) {
             C deviation = C(row[i]) - m[i];
-            C du = C(drow[i]) * silu_slope(math::fma(deviation, a[i], b[i]));
+            C du = C(drow[i]) * math::silu_slope(math::fma(deviation, a[i], b[i]));
             keep[i] = du;
             s[i] += du;
             q[i] = math::fma(du, deviation, q[i]);

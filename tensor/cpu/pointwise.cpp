@@ -5,6 +5,7 @@
 
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernels.h"
+#include "tensor/walk.h"
 
 namespace mote::cpu {
 
@@ -80,52 +81,17 @@ void unary_backward(Tensor& dx, const Tensor& kept, const Tensor& dy, const Unar
 
 namespace {
 
-/// How y = f(a, b) walks memory: axes of y from the outermost, neighbours merged where all three run on contiguously.
-/// A stride is 0 where the operand is stretched.
-struct Walk {
-  int ndim = 0;
-  int64_t size[kMaxAxes + 1], stride_a[kMaxAxes + 1], stride_b[kMaxAxes + 1];
-
-  Walk(const Shape& y, const Shape& a, const Shape& b) {
-    for (int axis = 0; axis < y.ndim(); ++axis) {
-      if (y[axis] == 1) continue;
-      int64_t step_a = stretched_stride(y, a, axis), step_b = stretched_stride(y, b, axis);
-      bool merges = ndim > 0 && stride_a[ndim - 1] == step_a * y[axis] && stride_b[ndim - 1] == step_b * y[axis];
-      if (!merges) size[ndim++] = 1;
-      size[ndim - 1] *= y[axis];
-      stride_a[ndim - 1] = step_a;
-      stride_b[ndim - 1] = step_b;
-    }
-    if (ndim == 0) {
-      size[0] = 1;
-      stride_a[0] = stride_b[0] = 0;
-      ndim = 1;
-    }
+/// Calls row(y_offset, a_offset, b_offset, length) for each run of the innermost axis inside elements begin..end-1.
+template <class Row>
+void for_rows(const BroadcastWalk& walk, int64_t begin, int64_t end, Row&& row) {
+  int64_t inner = walk.size[walk.ndim - 1];
+  while (begin < end) {
+    int64_t column = begin % inner, length = std::min(inner - column, end - begin), a, b;
+    walk.offsets(begin / inner, a, b);
+    row(begin, a + column * walk.stride_a[walk.ndim - 1], b + column * walk.stride_b[walk.ndim - 1], length);
+    begin += length;
   }
-
-  static int64_t stretched_stride(const Shape& y, const Shape& operand, int axis) {
-    int own = axis - (y.ndim() - operand.ndim());
-    return own < 0 || operand[own] == 1 ? 0 : operand.stride(own);
-  }
-
-  /// Calls row(y_offset, a_offset, b_offset, length) for each run of the innermost axis inside elements begin..end-1.
-  template <class Row>
-  void rows(int64_t begin, int64_t end, Row&& row) const {
-    int64_t inner = size[ndim - 1];
-    while (begin < end) {
-      int64_t rest = begin / inner, column = begin % inner, length = std::min(inner - column, end - begin);
-      int64_t offset_a = column * stride_a[ndim - 1], offset_b = column * stride_b[ndim - 1];
-      for (int axis = ndim - 2; axis >= 0; --axis) {
-        int64_t index = rest % size[axis];
-        rest /= size[axis];
-        offset_a += index * stride_a[axis];
-        offset_b += index * stride_b[axis];
-      }
-      row(begin, offset_a, offset_b, length);
-      begin += length;
-    }
-  }
-};
+}
 
 /// out[i] = fn(a[i step_a], b[i step_b], i), the innermost strides being 0 or 1: each case is a loop that vectorises.
 template <class C, class TA, class TB, class Fn>
@@ -153,11 +119,11 @@ void binary(Tensor& y, const Tensor& a, const Tensor& b, Binary op) {
     T* out = y.data<T>();
     const T* in_a = a.data<T>();
     const T* in_b = b.data<T>();
-    Walk walk(y.shape(), a.shape(), b.shape());
+    BroadcastWalk walk(y.shape(), a.shape(), b.shape());
     int64_t step_a = walk.stride_a[walk.ndim - 1], step_b = walk.stride_b[walk.ndim - 1];
     visit(op, [&](auto f) {
       parallel_for(y.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        walk.rows(begin, end, [&](int64_t at, int64_t at_a, int64_t at_b, int64_t length) {
+        for_rows(walk, begin, end, [&](int64_t at, int64_t at_a, int64_t at_b, int64_t length) {
           T* row = out + at;
           inner_loop<C>(in_a + at_a, in_b + at_b, step_a, step_b, length,
                         [row, f](int64_t i, C va, C vb) { row[i] = T(f.fwd(va, vb)); });
@@ -176,11 +142,11 @@ void binary_backward(const Tensor& dy, Tensor& da, Tensor& db, const Tensor& a, 
     const T* in_b = b.data<T>();
     T* out_a = da.defined() ? da.data<T>() : nullptr;
     T* out_b = db.defined() ? db.data<T>() : nullptr;
-    Walk walk(dy.shape(), a.shape(), b.shape());
+    BroadcastWalk walk(dy.shape(), a.shape(), b.shape());
     int64_t step_a = walk.stride_a[walk.ndim - 1], step_b = walk.stride_b[walk.ndim - 1];
     visit(op, [&](auto f) {
       parallel_for(dy.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        walk.rows(begin, end, [&](int64_t at, int64_t at_a, int64_t at_b, int64_t length) {
+        for_rows(walk, begin, end, [&](int64_t at, int64_t at_a, int64_t at_b, int64_t length) {
           const T* g = dout + at;
           if (out_a) {
             T* row = out_a + at;
@@ -203,10 +169,10 @@ void broadcast(Tensor& y, const Tensor& x) {
     using T = decltype(zero);
     T* out = y.data<T>();
     const T* in = x.data<T>();
-    Walk walk(y.shape(), x.shape(), x.shape());
+    BroadcastWalk walk(y.shape(), x.shape(), x.shape());
     bool moves = walk.stride_a[walk.ndim - 1] != 0;
     parallel_for(y.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      walk.rows(begin, end, [&](int64_t at, int64_t from, int64_t, int64_t length) {
+      for_rows(walk, begin, end, [&](int64_t at, int64_t from, int64_t, int64_t length) {
         if (moves) std::copy(in + from, in + from + length, out + at);
         else std::fill(out + at, out + at + length, in[from]);
       });

@@ -132,11 +132,8 @@ void random_int(Tensor& y, int64_t low, int64_t high, uint64_t seed, uint64_t of
   int64_t n = y.numel();
   uint64_t range = uint64_t(high) - uint64_t(low);
   for_blocks(n, 2, seed, offset, [&](int64_t base, const uint32_t* words) {
-    for (int64_t i = 0; i < std::min(2 * kBlocks, n - base); ++i) {
-      uint64_t bits = uint64_t(words[2 * i]) << 32 | words[2 * i + 1];
-      __extension__ using Wide = unsigned __int128;
-      out[base + i] = int64_t(uint64_t(low) + uint64_t((Wide(bits) * range) >> 64));
-    }
+    for (int64_t i = 0; i < std::min(2 * kBlocks, n - base); ++i)
+      out[base + i] = int64_t(uint64_t(low) + philox::below(range, words[2 * i], words[2 * i + 1]));
   });
 }
 
@@ -148,8 +145,7 @@ void dropout(Tensor& y, const Tensor& x, double p, uint64_t seed, uint64_t offse
     T* out = y.data<T>();
     const T* in = x.data<T>();
     C scale = C(1 / (1 - p));
-    // uniform(word) >= float(p), both multiplied by 2^24: the comparison of two integers.
-    uint32_t threshold = uint32_t(std::ceil(double(float(p)) * 0x1p24));
+    uint32_t threshold = philox::dropout_threshold(p);
     for_blocks(n, 4, seed, offset, [=](int64_t base, const uint32_t* words) {
       T* to = out + base;
       const T* from = in + base;

@@ -2,6 +2,7 @@
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/scratch.h"
 #include "tensor/kernels.h"
+#include "tensor/walk.h"
 
 namespace mote::cpu {
 namespace {
@@ -56,23 +57,6 @@ void sum_middle(C* y, const T* x, int64_t outer, int64_t length, int64_t inner) 
   });
 }
 
-/// Neighbouring axes of x that are all summed, or all kept, as one.
-struct Run {
-  int64_t size;
-  bool summed;
-};
-std::vector<Run> runs_of(const Shape& x, const Shape& y) {
-  std::vector<Run> runs;
-  for (int axis = 0; axis < x.ndim(); ++axis) {
-    int own = axis - (x.ndim() - y.ndim());
-    bool summed = own < 0 || (y[own] == 1 && x[axis] != 1);
-    if (x[axis] == 1) continue;
-    if (runs.empty() || runs.back().summed != summed) runs.push_back({1, summed});
-    runs.back().size *= x[axis];
-  }
-  return runs;
-}
-
 }  // namespace
 
 void sum_to(Tensor& y, const Tensor& x) {
@@ -80,7 +64,7 @@ void sum_to(Tensor& y, const Tensor& x) {
     using T = decltype(zero);
     using C = compute_t<T>;
     T* out = y.data<T>();
-    std::vector<Run> runs = runs_of(x.shape(), y.shape());
+    std::vector<AxisRun> runs = axis_runs(x.shape(), y.shape());
     if (x.numel() == 0) return std::fill(out, out + y.numel(), T(C(0)));
     // The innermost summed run goes first, straight from x; any others follow on the shrunken intermediate.
     std::vector<C> sums;

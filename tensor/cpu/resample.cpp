@@ -181,11 +181,9 @@ void timestep_embedding(Tensor& y, const Tensor& t, const TimeEmbedding& kind) {
     using T = decltype(zero);
     for (int64_t n = 0; n < y.size(0); ++n)
       for (int64_t i = 0; i < half; ++i) {
-        // In double: sin of an angle near 999 would lose three digits in float.
-        double frequency = std::exp(-std::log(10000.0) * double(i) / (double(half) - kind.shift));
-        double angle = double(t.data<float>()[n]) * frequency;
-        y.data<T>()[n * width + sines + i] = T(compute_t<T>(std::sin(angle)));
-        y.data<T>()[n * width + cosines + i] = T(compute_t<T>(std::cos(angle)));
+        double angle = functor::time_angle(t.data<float>()[n], i, half, kind.shift);
+        y.data<T>()[n * width + sines + i] = T(compute_t<T>(math::sin(angle)));
+        y.data<T>()[n * width + cosines + i] = T(compute_t<T>(math::cos(angle)));
       }
   });
 }
