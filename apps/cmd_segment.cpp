@@ -46,15 +46,15 @@ void run_theory(const CommonOptions& common) {
     std::snprintf(line, sizeof line, parts...);
     text += line;
   };
-  add("%-32s %14s %14s %12s %12s %12s %14s %14s\n", "schedule, sampler", "k", "variance", "MSE K=1", "K=4", "K=16",
+  add("%-36s %14s %14s %12s %12s %12s %14s %14s\n", "schedule, sampler", "k", "variance", "MSE K=1", "K=4", "K=16",
       "plain k", "plain variance");
   ToyResult exact{1, kResidual};
-  add("%-32s %14.12g %14.12g %12.10g %12.10g %12.10g %14.12g %14.12g\n", "ideal", 1.0, kResidual, toy_mse(exact, 1),
+  add("%-36s %14.12g %14.12g %12.10g %12.10g %12.10g %14.12g %14.12g\n", "ideal", 1.0, kResidual, toy_mse(exact, 1),
       toy_mse(exact, 4), toy_mse(exact, 16), 1.0, kPlain);
   for (const SamplerRow& row : kRows) {
     ToyResult r = toy_of(row, kResidual), p = toy_of(row, kPlain);
     std::string name = concat_text("T=", row.T, " ", row.schedule, ", ", words_of(row.sampler));
-    add("%-32s %14.12f %14.12f %12.10f %12.10f %12.10f %14.12f %14.12f\n", name.c_str(), r.gain, r.variance,
+    add("%-36s %14.12f %14.12f %12.10f %12.10f %12.10f %14.12f %14.12f\n", name.c_str(), r.gain, r.variance,
         toy_mse(r, 1), toy_mse(r, 4), toy_mse(r, 16), p.gain, p.variance);
     table.push_back({{"schedule", row.schedule}, {"T", row.T}, {"sampler", row.sampler}, {"gain", r.gain},
                      {"variance", r.variance}, {"mse", {toy_mse(r, 1), toy_mse(r, 4), toy_mse(r, 16)}},

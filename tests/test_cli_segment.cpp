@@ -1,4 +1,4 @@
-// `mote segment` as a user meets it, on twenty discs of 28 x 28 and networks of a few thousand parameters.
+// `mote segment` as a user meets it, on ten discs of 28 x 28 and networks of a few thousand parameters.
 #include <cmath>
 
 #include "tensor/io/image.h"
@@ -14,8 +14,8 @@ namespace {
 const std::vector<const char*> kKeys = {"step", "images", "random_offset", "best_score", "best_step", "temperature",
                                         "prior_hash", "data_hash"};
 
-Args discs() { return words("--data synthetic:discs28 --limit 20 --quiet --threads 1"); }
-Args e2e_args() { return words("segment train-e2e --lr-schedule constant --batch 10 --log-every 1") + discs(); }
+Args discs() { return words("--data synthetic:discs28 --limit 10 --quiet --threads 1"); }
+Args e2e_args() { return words("segment train-e2e --lr-schedule constant --batch 5 --log-every 1") + discs(); }
 Args ddpm_args() {
   return words("segment train-ddpm --net tiny --schedule scaled --T 25 --batch 4 --log-every 1 --warmup 2 "
                "--sample-count 2 --sample-steps 2") + discs();
@@ -52,7 +52,7 @@ TEST_CASE("mote segment theory prints the tables of the exact problem", "[segmen
 
 TEST_CASE("a training of mote segment leaves a whole run folder", "[segment][cli]") {
   const Trained& t = trained();
-  CHECK(t.e2e["step"] == 4);   // 20 images in batches of 10 are 2 steps an epoch
+  CHECK(t.e2e["step"] == 4);   // 10 images in batches of 5 are 2 steps an epoch
   CHECK(t.e2e["parameters"] == 118625);
   CHECK(t.e2e["score"].get<double>() >= 0);
   CHECK(t.e2e["temperature"].get<double>() > 0);
@@ -87,13 +87,13 @@ TEST_CASE("cross-fitted predictions are made, used, and refused for other data",
   const Trained& t = trained();
   const ScratchFolder& folder = t.folder;
   Args cache =
-      words("segment cache-f --lr-schedule constant --batch 10 --epochs 1 --folds 2 --out folds --json") + discs();
+      words("segment cache-f --lr-schedule constant --batch 5 --epochs 1 --folds 2 --out folds --json") + discs();
   nlohmann::json made = done(mote_in(folder, cache)).json();
   CHECK(made["mean_residual"]["train"].get<double>() > 0);
   io::Safetensors file = io::load_safetensors(folder.path("folds/f.safetensors"));
-  CHECK(file.tensors.at("train").shape() == Shape{20, 28, 28, 1});
-  CHECK(file.tensors.at("val").shape() == Shape{20, 28, 28, 1});
-  CHECK(file.tensors.at("test").shape() == Shape{20, 28, 28, 1});
+  CHECK(file.tensors.at("train").shape() == Shape{10, 28, 28, 1});
+  CHECK(file.tensors.at("val").shape() == Shape{10, 28, 28, 1});
+  CHECK(file.tensors.at("test").shape() == Shape{10, 28, 28, 1});
   CHECK(done(mote_in(folder, cache)).json()["mean_residual"] ==
         made["mean_residual"]);   // folds that are there are kept
   done(mote_in(folder, ddpm_args() + words("--f folds/f.safetensors --see-f --steps 2 --out res-f")));
@@ -195,7 +195,7 @@ TEST_CASE("bad input of mote segment is told before any training", "[segment][cl
   auto ddpm = [&](const std::string& more) {
     return mote_in(folder, words("segment train-ddpm --out no --net tiny --quiet " + more));
   };
-  std::string data = "--data synthetic:discs28 --limit 20 ";
+  std::string data = "--data synthetic:discs28 --limit 10 ";
   CHECK_EXIT(ddpm(data + "--e2e e2e --schedule scaled --T 24"), 2, "T = 24 steps, needs 25 or more");
   CHECK_EXIT(ddpm(data + "--e2e e2e --schedule linear"), 2, "choose paper, scaled or cosine");
   CHECK_EXIT(ddpm(data + "--e2e e2e --target residua"), 2, "target 'residua' is unknown");

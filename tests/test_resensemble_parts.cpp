@@ -477,7 +477,7 @@ TEST_CASE("one pair can be learnt by heart", "[resensemble]") {
   nn::OptimizerOptions options;
   options.lr = 5e-3;
   options.schedule = "cosine";
-  options.total_steps = 400;
+  options.total_steps = 500;
   options.warmup = 20;
   options.ema = 0;
   nn::Optimizer optimizer(arena, options);
