@@ -1,6 +1,7 @@
 #include "apps/restore_draw.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "diffusion/resensemble/resfusion.h"
 #include "tensor/error.h"
@@ -69,7 +70,7 @@ Tensor draw_apart(const Restorer& restorer, const Tensor& image, const Tensor& p
   sampler.clip = false;
   Path path = sampler_path(schedule, sampler);
   Level first = path.nodes.front();
-  double of_noise = fades ? first.sigma() : 1, of_prior = fades ? 0.5 : first.a() * target.prior;
+  double of_noise = fades ? std::sqrt(0.75) : 1, of_prior = fades ? 0.5 : first.a() * target.prior;
   Shape all = prior.shape().inserted(0, draw.samples);
   Tensor drawn = empty(all, DType::f32, prior.device());
   for (int64_t k = 0; k < draw.samples; ++k) {

@@ -160,7 +160,8 @@ TEST_CASE("shrinking averages away what is too fine, where plain sampling would 
   Tensor stripes = empty({4, 64, 1});
   for (int64_t i = 0; i < stripes.numel(); ++i) stripes.data<float>()[i] = i % 2 ? 1.0f : -1.0f;
   Tensor small = resize_bicubic(stripes, 4, 16);
-  for (int64_t i = 0; i < small.numel(); ++i) CHECK(std::abs(small.data<float>()[i]) < 0.04);
+  for (int64_t i = 0; i < small.numel(); ++i)   // the mirrored edge breaks the stripes within 8 pixels, 2 of the result
+    if (i % 16 >= 2 && i % 16 < 14) CHECK(std::abs(small.data<float>()[i]) < 1e-5);
 }
 
 TEST_CASE("a Gaussian blur spreads an impulse as its kernel, and mirrors at the edges", "[restmetrics]") {

@@ -65,10 +65,12 @@ struct TinyNets {
           return model_config(c, 8, 1);
         }()),
         denoiser(config.net, 3), e2e(e2e_net(), 4) {
-    for (auto& [name, value] : denoiser.parameters()) {   // those that start at zero would leave nothing to see
-      Generator draw = Generator{7}.fork(uint64_t(value.numel()));
-      Tensor(value).copy_(affine(normal(value.shape(), DType::f32, draw), 0.1, 0));
-    }
+    // Those that start at zero would leave nothing to see.
+    for (const nn::NamedTensors& all : {denoiser.parameters(), e2e.parameters()})
+      for (const auto& [name, value] : all) {
+        Generator draw = Generator{7}.fork(uint64_t(value.numel()));
+        Tensor(value).copy_(affine(normal(value.shape(), DType::f32, draw), 0.1, 0));
+      }
     denoiser.train(false);
     e2e.train(false);
   }
