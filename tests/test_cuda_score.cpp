@@ -28,7 +28,7 @@ TEST_CASE("the largest scores on the GPU are those of the CPU, ties by number", 
   for (DType dtype : {DType::f32, DType::bf16})
     for (auto [S, N, D] : {Size{1, 1, 1}, {5, 30, 3}, {40, 500, 2}, {33, 225, 17}, {0, 5, 2}, {3, 0, 2}})
       for (int64_t K : {1, 3, 64}) {
-        if (K == 64 && S > 33) continue;
+        if (K == 64 && (S > 33 || dtype == DType::bf16)) continue;   // the emulator takes its time
         INFO(dtype << ": " << S << " samples, " << N << " targets in " << D << " dimensions, the best " << K);
         Tensor x = integers({S, D}, dtype, 1), y = integers({N, D}, dtype, 2), h = integers({N}, DType::f32, 3);
         CHECK(disagreement({no_keys(S, K)}, 1, [&](auto on, auto& out) { on.score_top(out[0], x, y, h, 7); }) == "");
@@ -57,6 +57,7 @@ TEST_CASE("the softmax of scores on the GPU agrees with the CPU in each pass", "
   for (DType dtype : {DType::f32, DType::bf16})
     for (auto [S, N, D] : {Size{1, 1, 1}, {7, 30, 3}, {40, 300, 5}, {290, 40, 2}, {0, 5, 2}, {3, 0, 2}})
       for (double epsilon : {0.3, 5.0}) {
+        if (S * N > 1000 && (epsilon > 1) == (dtype == DType::f32)) continue;   // the emulator takes its time
         INFO(dtype << ": " << S << " samples, " << N << " targets in " << D << " dimensions, epsilon " << epsilon);
         Tensor x = draw_at(1, {S, D}, dtype, 1), y = draw_at(1, {N, D}, dtype, 2), h = draw_at(1, {N}, DType::f32, 3);
         Tensor largest = full({S}, -INFINITY), total = zeros({S}), share = stale({N}, DType::f64);
@@ -65,6 +66,7 @@ TEST_CASE("the softmax of scores on the GPU agrees with the CPU in each pass", "
         CHECK(disagreement({largest, total, share}, 1, [&](auto on, auto& out) {
                 on.score_softmax(out[0], out[1], out[2], x, y, h, epsilon, SoftmaxPass::both);
               }, tolerance, tolerance) == "");
+        if (S > 256) continue;   // its groups of samples have been seen above
         CHECK(disagreement({largest, total}, 1, [&](auto on, auto& out) {
                 Tensor none;
                 on.score_softmax(out[0], out[1], none, x, y, h, epsilon, SoftmaxPass::sums);

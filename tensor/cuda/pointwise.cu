@@ -136,7 +136,7 @@ struct BinaryBackward {
   MOTE_DEVICE void operator()(int64_t item) const {
     int64_t row, column, at_a, at_b;
     rows.find(item, V, row, column, at_a, at_b);
-    compute_t<T> left[V], right[V], grad[V], into_a[V], into_b[V];
+    compute_t<T> left[V], right[V], grad[V], into_a[V] = {}, into_b[V] = {};
     load_operand(left, a + at_a, rows.moves_a, column, rows.inner, aligned);
     load_operand(right, b + at_b, rows.moves_b, column, rows.inner, aligned);
     load_pack(grad, dy + row * rows.inner, column, rows.inner, aligned);
