@@ -184,6 +184,8 @@ nn::UNetConfig emulated_config() {
   return config;
 }
 
+nn::UNetConfig real_config() { return nn::UNetConfig::preset("tiny").fit(16, 3); }
+
 /// The GPU of a [cuda] test, or nullptr after the reason has been counted.
 const RealGpu* real_gpu() {
   static const RealGpu gpu;
@@ -243,21 +245,21 @@ TEST_CASE("the GPU draws the same bits as the CPU", "[cuda][random]") {
 }
 
 TEST_CASE("a network trains on the GPU as on the CPU", "[cuda]") {
-  if (const RealGpu* gpu = real_gpu()) check_training(gpu->device, nn::UNetConfig::preset("tiny").fit(16, 3), kBoth, 20, 4);
+  if (const RealGpu* gpu = real_gpu()) check_training(gpu->device, real_config(), kBoth, 20, 4);
 }
 
 TEST_CASE("a network replayed on the GPU gives the bits of its first run", "[cuda]") {
-  if (const RealGpu* gpu = real_gpu()) check_graph(gpu->device, nn::UNetConfig::preset("tiny").fit(16, 3), 4, 5);
+  if (const RealGpu* gpu = real_gpu()) check_graph(gpu->device, real_config(), 4, 5);
 }
 
 TEST_CASE("images drawn on the GPU are those of the CPU", "[cuda]") {
-  if (const RealGpu* gpu = real_gpu()) check_sampling(gpu->device, nn::UNetConfig::preset("tiny").fit(16, 3), "plms", 10);
+  if (const RealGpu* gpu = real_gpu()) check_sampling(gpu->device, real_config(), "plms", 10);
 }
 
 TEST_CASE("a GPU gives the same bits twice", "[cuda]") {
   const RealGpu* gpu = real_gpu();
   if (!gpu) return;
-  auto run = [&] { return losses(nn::UNetConfig::preset("tiny").fit(16, 3), DType::bf16, 3, 4, gpu->device); };
+  auto run = [&] { return losses(real_config(), DType::bf16, 3, 4, gpu->device); };
   CHECK(run() == run());
 }
 
