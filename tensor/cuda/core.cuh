@@ -83,6 +83,7 @@ template <int kM, int kN, bool kAFast, bool kBFast>
 struct CoreTf32 : WarpTiles<kM, kN> {
   using Base = WarpTiles<kM, kN>;
   using T = float;
+  static constexpr int kMinBlocks = kM == 128 ? 2 : 4;   // its addresses, one a lane and k, take more registers
   MOTE_DEVICE void add(StageTile<float, kAFast, kM> a, StageTile<float, kBFast, kN> b) {
     int g = hw::lane() / 4, t = hw::lane() % 4;
     auto read_a = [&](int row, int k) { return hw::to_tf32(kAFast ? a.at(row, k) : a.at(k, row)); };
