@@ -55,10 +55,18 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.0)   # the first with C++20
   return()
 endif()
 find_package(CUDAToolkit REQUIRED)
+if(NOT TARGET CUDA::cublasLt)
+  if(CUDA STREQUAL "on")
+    message(FATAL_ERROR "CUDA=on: the toolkit in ${CUDAToolkit_LIBRARY_DIR} has no cuBLASLt")
+  endif()
+  set(CUDA_SUMMARY "off (a toolkit without cuBLASLt)")
+  return()
+endif()
 set(MOTE_CUDA_FOUND TRUE)
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-set(CMAKE_CUDA_EXTENSIONS OFF)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)   # CMake 3.25 does not know that this toolkit has it
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
 set(CMAKE_CUDA_FLAGS_DEBUG "-O1 -g -DMOTE_DEBUG")
 # "80,90a,90-virtual": as architectures.h reads it.
@@ -66,7 +74,7 @@ string(REPLACE "-real" "" MOTE_CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
 string(REPLACE ";" "," MOTE_CUDA_ARCHITECTURES "${MOTE_CUDA_ARCHITECTURES}")
 set(CUDA_SUMMARY "${CMAKE_CUDA_COMPILER_VERSION}, architectures ${MOTE_CUDA_ARCHITECTURES}")
 
-# Adds the toolkit and the flags of the kernels to `target`.
+# Gives the object library `target` the toolkit and the flags of the kernels.
 function(mote_add_cuda target)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>"
     "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>" "$<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>"
@@ -77,6 +85,5 @@ function(mote_add_cuda target)
   endforeach()
   set_property(SOURCE ${CMAKE_SOURCE_DIR}/tensor/cuda/runtime.cpp APPEND PROPERTY COMPILE_DEFINITIONS
     "MOTE_CUDA_ARCHITECTURES=\"${MOTE_CUDA_ARCHITECTURES}\"")
-  target_include_directories(${target} PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
-  target_link_libraries(${target} PRIVATE CUDA::cudart_static CUDA::cublasLt)
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR} ${CUDAToolkit_INCLUDE_DIRS})
 endfunction()

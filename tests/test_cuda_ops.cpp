@@ -2,6 +2,7 @@
 // GPU, in small, and under the tag [cuda] on the first real one.
 #include <set>
 
+#include "apps/draw.h"
 #include "autograd/ops.h"
 #include "nn/optim.h"
 #include "nn/unet.h"
@@ -158,6 +159,20 @@ void check_graph(Device device, const nn::UNetConfig& config, int64_t batch) {
   }
 }
 
+/// Images drawn step by step, the network replayed from the second call on; two batch sizes, one recording each.
+void check_sampling(Device device, nn::UNetConfig config, int64_t steps) {
+  config.classes = 3;
+  auto drawn = [&](Device on) {
+    nn::UNet unet(config, 5);
+    unet.to(on);
+    apps::DrawOptions options{.sampler = {.name = "plms", .steps = steps}, .count = 3, .batch = 2, .seed = 4,
+                              .class_ids = arange(3)};
+    return apps::draw_images(unet, Schedule::linear(), options, on);
+  };
+  // The products of all steps sum in another order; images lie in [-1, 1] and samples stay of that size.
+  CHECK(difference(drawn(device), drawn(Device{}), 1e-3, 1e-3) == "");
+}
+
 /// Small enough for the emulator, with every kind of block.
 nn::UNetConfig emulated_config() {
   nn::UNetConfig config = small_config();
@@ -206,6 +221,12 @@ TEST_CASE("a network replayed on an emulated GPU gives the bits of its first run
   check_graph(gpu.device(), emulated_config(), 1);
 }
 
+TEST_CASE("images drawn on an emulated GPU are those of the CPU", "[cuda_host]") {
+  if (emulator_lacks_kernels()) return;
+  EmulatedGpu gpu;
+  check_sampling(gpu.device(), emulated_config(), 3);
+}
+
 // ---- On a real one -------------------------------------------------------------------------------------------------
 
 TEST_CASE("every op agrees with its f64 reference on the GPU, forward and backward", "[cuda][ops][grad]") {
@@ -224,9 +245,24 @@ TEST_CASE("a network replayed on the GPU gives the bits of its first run", "[cud
   if (const RealGpu* gpu = real_gpu()) check_graph(gpu->device, nn::UNetConfig::preset("tiny").fit(16, 3), 4);
 }
 
+TEST_CASE("images drawn on the GPU are those of the CPU", "[cuda]") {
+  if (const RealGpu* gpu = real_gpu()) check_sampling(gpu->device, nn::UNetConfig::preset("tiny").fit(16, 3), 10);
+}
+
 TEST_CASE("a GPU gives the same bits twice", "[cuda]") {
   const RealGpu* gpu = real_gpu();
   if (!gpu) return;
   auto run = [&] { return losses(nn::UNetConfig::preset("tiny").fit(16, 3), DType::bf16, 3, 4, gpu->device); };
   CHECK(run() == run());
+}
+
+TEST_CASE("every op runs on the GPU in small, forward and backward", "[cuda][sanitizer]") {
+  const RealGpu* gpu = real_gpu();
+  if (!gpu) return;
+  for (DType dtype : {DType::f32, DType::bf16})
+    for (const Row& row : op_table()) {
+      INFO(row.name() << " in " << dtype);
+      std::vector<Tensor> inputs = converted(row.make_inputs(row.shapes), dtype), fixed = row.make_fixed(row.shapes);
+      CHECK(run_row(row, moved(inputs, gpu->device), moved(fixed, gpu->device)).y.device() == gpu->device);
+    }
 }

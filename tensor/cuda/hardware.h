@@ -128,19 +128,19 @@ template <> struct Word<2> { using type = unsigned short; };
 template <> struct Word<4> { using type = unsigned int; };
 template <> struct Word<8> { using type = uint2; };
 template <> struct Word<16> { using type = uint4; };
+/// By value: from a reference to memory nvcc would load byte by byte.
 template <class To, class From>
-MOTE_DEVICE To bits_as(const From& from) {
+MOTE_DEVICE To bits_as(From from) {
   static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
+  return __builtin_bit_cast(To, from);
 }
 }  // namespace detail
 
 /// p[0..N-1]; p is aligned to the size of all N, in global or shared memory.
 template <int N, class T>
 MOTE_DEVICE Vec<std::remove_const_t<T>, N> load(T* p) {
-  return *reinterpret_cast<const Vec<std::remove_const_t<T>, N>*>(p);
+  using V = Vec<std::remove_const_t<T>, N>;
+  return detail::bits_as<V>(*reinterpret_cast<const typename detail::Word<sizeof(V)>::type*>(p));
 }
 /// The same from global memory that no thread writes while the kernel runs: through the read-only cache.
 template <int N, class T>
@@ -149,7 +149,10 @@ MOTE_DEVICE Vec<std::remove_const_t<T>, N> load_constant(T* p) {
   return detail::bits_as<V>(__ldg(reinterpret_cast<const typename detail::Word<sizeof(V)>::type*>(p)));
 }
 template <class T, int N>
-MOTE_DEVICE void store(T* p, const Vec<T, N>& value) { *reinterpret_cast<Vec<T, N>*>(p) = value; }
+MOTE_DEVICE void store(T* p, const Vec<T, N>& value) {
+  using Word = typename detail::Word<sizeof value>::type;
+  *reinterpret_cast<Word*>(p) = detail::bits_as<Word>(value);
+}
 
 // ---- Asynchronous copies from global to shared memory --------------------------------------------------------------
 

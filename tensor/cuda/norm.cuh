@@ -69,9 +69,13 @@ struct Span {
       return size_t(tiles * tile_bytes(norm.pixels * span, element) + 2 * (norm.parts + 8) * span * compute +
                     2 * span * int64_t(sizeof(double)) + 64);
     };
+    // Memory comes in sectors of 32 bytes, best in two; more groups than that only leave room for fewer blocks.
+    size_t most = std::min<size_t>(hw::shared_limit(), 96 * 1024), few = std::min<size_t>(most, 48 * 1024);
     int64_t span = norm.width;
-    while (span * element < 64 && norm.channels % (2 * span) == 0 && need(2 * span) <= 48 * 1024) span *= 2;
-    if (need(span) > std::min<size_t>(hw::shared_limit(), 96 * 1024)) return;
+    while (span * element < 64 && norm.channels % (2 * span) == 0 &&
+           need(2 * span) <= (span * element < 32 ? most : few))
+      span *= 2;
+    if (need(span) > most) return;
     channels = span;
     bytes = need(span);
   }
