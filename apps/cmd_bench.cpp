@@ -250,7 +250,7 @@ class Bench {
 };
 
 void run_ot_curve(const BenchOptions& options) {
-  start(options);
+  start_on_cpu(options);
   OtCurveOptions curve_options = options.curve;
   curve_options.dtype = precision_named(options.precision);
   curve_options.seed = options.seed;

@@ -182,7 +182,7 @@ void require_f32(const CommonOptions& common) {
 void run_scores(const EvalOptions& o, const std::vector<std::string>& keys) {
   require_f32(o.common);
   require_two(o, true);
-  start(o.common);
+  start_on_cpu(o.common);
   watch_signals("\nmote: stopping\n");
   Evaluation e = o.features.empty() ? evaluate_images(o, keys) : evaluate_features(o, keys);
   std::string settings = settings_text(keys, o.score, e.count);
@@ -236,7 +236,7 @@ void save_pairs(const std::string& path, const Tensor& samples, const Tensor& re
 void run_nearest(const EvalOptions& o) {
   require_f32(o.common);
   require_two(o, false);
-  start(o.common);
+  start_on_cpu(o.common);
   watch_signals("\nmote: stopping\n");
   constexpr double kCloser = 0.01;  // of the floor's distances
   Images images = load_both(o);

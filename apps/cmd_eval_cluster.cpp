@@ -33,7 +33,7 @@ void run(const Options& o) {
   if (o.predicted.empty() || o.truth.empty())
     fail(Error::Kind::usage, "--pred FILE and --truth FILE are needed: labels as .npy or CSV");
   cluster::EntropyMean mean = mean_named(o.mean);
-  start(o.common);
+  start_on_cpu(o.common);
   Tensor predicted = load_labels(o.predicted), truth = load_labels(o.truth);
   if (predicted.numel() != truth.numel())
     fail(Error::Kind::data, "the labels differ in number: ", o.predicted, " has ", predicted.numel(), ", ", o.truth,

@@ -188,7 +188,7 @@ void run_fit(const GmmOptions& o) {
   cluster::MixtureOptions options = o.fit;
   options.covariance = cluster::covariance_named(o.covariance);
   options.seed = o.common.seed;
-  start(o.common);
+  start_on_cpu(o.common);
   cluster::Mixture warm;
   if (!o.start.empty()) {
     warm = cluster::load_mixture(o.start);
@@ -299,7 +299,7 @@ void run_assign(const GmmOptions& o) {
   if (o.vectors.empty()) fail(Error::Kind::usage, "a file of vectors is needed: .npy [N, D] or CSV");
   if (o.mixture.empty()) fail(Error::Kind::usage, "--mixture FILE is needed: what mote gmm fit has written");
   if (o.out.empty()) fail(Error::Kind::usage, "--out FILE.csv is needed");
-  start(o.common);
+  start_on_cpu(o.common);
   cluster::Mixture mixture = cluster::load_mixture(o.mixture);
   Tensor x = load_vectors(o.vectors);
   if (x.size(1) != mixture.width())

@@ -327,7 +327,7 @@ void run_demo(const DemoOptions& o) {
     fail(Error::Kind::usage, "--samples: must be 1 to 1000000, got ", o.samples);
   if (!(o.chi2 > 0)) fail(Error::Kind::usage, "--chi2: must be positive, got ", o.chi2);
   if (!(o.max_samples > 0)) fail(Error::Kind::usage, "--max-samples: must be positive, got ", o.max_samples);
-  start(o.common);
+  start_on_cpu(o.common);
   std::error_code error;
   fs::create_directories(o.out, error);
   if (error) fail(Error::Kind::resource, "--out: cannot make ", o.out, ": ", error.message());

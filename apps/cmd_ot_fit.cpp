@@ -135,7 +135,7 @@ ot::SolverResult solve(const FitOptions& o, const OtMap& map, ot::Solver& solver
 void run_fit(const FitOptions& o) {
   check_usage(o);
   check_writable("--out", o.out);
-  start(o.common);
+  start_on_cpu(o.common);
   OtMap map = read_targets(o);
   if (o.merge) merge_equal(map);
   ot::Targets targets = map.targets();
@@ -199,7 +199,7 @@ void run_apply(const ApplyOptions& o) {
   require(o.epsilon > 0, "--epsilon: must be positive, got ", o.epsilon);
   check_writable("--out", o.out);
   check_writable("--index", o.index);
-  start(o.common);
+  start_on_cpu(o.common);
   OtMap map = load_ot_map(o.map);
   if (o.k > map.count()) fail(Error::Kind::usage, "--k: ", o.k, " planes are asked for, the map has ", map.count());
   ot::Targets targets = map.targets();

@@ -143,6 +143,12 @@ Device start(const CommonOptions& common) {
   return device;
 }
 
+void start_on_cpu(const CommonOptions& common) {
+  if (common.device.starts_with("cuda"))
+    fail(Error::Kind::usage, "--device: this command computes on the CPU; '", common.device, "' would not be used");
+  start(common);
+}
+
 DType precision_named(const std::string& name) {
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;

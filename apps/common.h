@@ -39,6 +39,8 @@ CLI::App& add_command(CLI::App& parent, const std::string& name, const std::stri
 /// Sets the number of threads and returns the device. "auto" takes cuda:0 if it is usable, else the CPU; an explicit
 /// device never falls back: Error(resource) if it cannot be used, Error(usage) if it is not a device at all.
 Device start(const CommonOptions& common);
+/// The same for a command that has no part for a GPU: Error(usage) if one is asked for.
+void start_on_cpu(const CommonOptions& common);
 /// What a network computes in with --precision f32 or bf16 (nn::UNet::set_precision). Error(usage) for any other word.
 DType precision_named(const std::string& name);
 

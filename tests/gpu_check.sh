@@ -89,7 +89,7 @@ json_rows() {
                                   name = images = peak = "" }
     { value = $2; sub(/,$/, "", value); gsub(/"/, "", value) }
     /"name":/ { flush(); name = value }   /"median":/ { median = sprintf("%.1f", value) }   /"unit":/ { unit = value }
-    /"share":/ { share = value > 0 ? sprintf("%.0f %%", 100 * value) : "" }
+    /"share":/ { share = value + 0 > 0 ? sprintf("%.0f %%", 100 * value) : "" }
     /"images_per_s":/ { images = sprintf("%.0f", value) }   /"peak_mib":/ { peak = sprintf("%.0f", value) }
     END { flush() }' "$@"
 }
@@ -114,7 +114,7 @@ benches=$(ls "$scratch"/bench.*.json 2>/dev/null)
   awk -F'\t' '{ print "| " $1 " | " $2 " | " $3 " |" }' "$scratch/steps"
   if [ -n "$benches" ]; then
     echo
-    sed -nE '/"ceilings"/,/}/s/^ *"(.*)": "?([^",]*)"?,?$/Ceiling \1: \2  /p' "$scratch/bench.1.json" 2>/dev/null
+    sed -nE '/"ceilings"/,/}/s/^ *"(.*)": "?([^",{]+)"?,?$/Ceiling \1: \2  /p' "$scratch/bench.1.json" 2>/dev/null
     printf '\n| measured | median | unit | share of the ceiling | images/s | peak MiB |\n|---|---|---|---|---|---|\n'
     json_rows $benches | awk -F'\t' '{ print "| " $1 " | " $2 " | " $3 " | " $4 " | " $5 " | " $6 " |" }'
   fi

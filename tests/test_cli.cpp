@@ -172,6 +172,9 @@ TEST_CASE("a device that is not there is not replaced by another", "[cli]") {
     CHECK_EXIT(mote_in(folder, train_args("r", 1, {"--device", "cuda"})), 5, "cuda:0");
     CHECK_EXIT(mote_in(folder, {"sample", "--run", trained(), "--out", "a.png", "--device", "cuda:1"}), 5, "cuda:1");
   }
+  // Not every command has a part for a GPU; those say so instead of leaving it idle.
+  CHECK_EXIT(mote_in(folder, {"ot", "demo", "--out", "d", "--device", "cuda"}), 2, "this command computes on the CPU");
+  CHECK(!fs::exists(folder.path("d")));
   CHECK(!fs::exists(folder.path("r")));
 }
 
