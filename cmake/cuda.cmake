@@ -63,6 +63,7 @@ if(NOT TARGET CUDA::cublasLt)
   return()
 endif()
 set(MOTE_CUDA_FOUND TRUE)
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH TRUE)   # an installed mote finds cuBLASLt where the build found it
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)   # CMake 3.25 does not know that this toolkit has it
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")

@@ -1,5 +1,7 @@
 // The GPU's attention on the emulated GPU against the CPU, both passes.
+#include "tests/cuda_host/gpu.h"
 #include "tests/cuda_parity.h"
+#include "tests/skips.h"
 
 using namespace mote;
 using namespace mote::test;
@@ -87,4 +89,29 @@ TEST_CASE("attention on the GPU keeps NaN in its row", "[cuda-host]") {
 TEST_CASE("attention on the GPU refuses heads wider than its kernels", "[cuda-host]") {
   Tensor y = zeros({1, 2, 257}), lse = zeros({1, 1, 2}), qkv = zeros({1, 2, 3 * 257});
   CHECK_THROWS_WITH(cuda_host::attention(y, lse, qkv, 1), Catch::Matchers::Contains("heads are 257 wide"));
+}
+
+TEST_CASE("attention on a GPU agrees with the CPU on many tokens and heads", "[cuda]") {
+  RealGpu gpu;
+  if (!gpu.is_there()) return skip(gpu.why_not);
+  for (const Case& c : {Case{2, 256, 4, 64}, {1, 1000, 2, 32}, {2, 300, 1, 128}, {1, 260, 1, 256}, {1, 515, 2, 20}})
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      INFO(dtype << ": " << c.images << " images, " << c.tokens << " tokens, " << c.heads << " heads of " << c.width);
+      Shape shape{c.images, c.tokens, c.heads * c.width};
+      Tensor qkv = queries(c, dtype, 0), dy = draw_at(0, shape, dtype, 2);
+      auto run = [&](Device device) {
+        Tensor y = stale(shape, dtype).to(device), dqkv = stale(qkv.shape(), dtype).to(device);
+        Tensor lse = stale({c.images, c.heads, c.tokens}, DType::f32).to(device);
+        kernel::attention(y, lse, qkv.to(device), c.heads);
+        kernel::attention_backward(dqkv, qkv.to(device), y, lse, dy.to(device), c.heads);
+        return std::vector<Tensor>{y.to(Device{}), lse.to(Device{}), dqkv.to(Device{})};
+      };
+      std::vector<Tensor> got = run(gpu.device), again = run(gpu.device), expected = run(Device{});
+      double tolerance = tolerance_of(dtype);
+      for (size_t i = 0; i < 3; ++i) {
+        INFO("output " << i << " of y, lse, dqkv");
+        CHECK_CLOSE(got[i], expected[i], i == 2 ? 4 * tolerance : tolerance, tolerance);
+        CHECK(same_bits(got[i], again[i]));
+      }
+    }
 }

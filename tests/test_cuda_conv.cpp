@@ -1,7 +1,9 @@
 // The GPU's convolutions on the emulated GPU against the CPU: forward, dx, dw.
 #include "tensor/tf32.h"
 #include "tests/cuda_host/emulator.h"
+#include "tests/cuda_host/gpu.h"
 #include "tests/cuda_parity.h"
+#include "tests/skips.h"
 
 using namespace mote;
 using namespace mote::test;
@@ -116,4 +118,37 @@ TEST_CASE("f32 convolutions on the GPU round to TF32 only where that is allowed"
   CHECK(conv_disagreement(c, DType::f32, 0, 5e-2, 0) == "");
   c = {"", {1, 3, 3, 3}, {3, 3, 3, 5}, kSame, true, true, true};   // the small tile
   CHECK(conv_disagreement(c, DType::f32, 0, 5e-2, 0) == "");
+}
+
+TEST_CASE("the large tiles of a convolution on a GPU agree with the CPU", "[cuda]") {
+  RealGpu gpu;
+  if (!gpu.is_there()) return skip(gpu.why_not);
+  // 17 x 32 x 32 pixels are 136 tiles of 128: with 128 channels out enough of 128 x 128 for an H100, else of 128 x 64.
+  for (int64_t channels : {128, 64})
+    for (int64_t stride : {1, 2})
+      for (DType dtype : {DType::f32, DType::bf16}) {
+        INFO(dtype << ", " << channels << " channels, stride " << stride);
+        Conv2dSpec spec = stride == 1 ? kSame : kDown;
+        int64_t side = stride == 1 ? 32 : 64;
+        Shape shape_x{17, side, side, 32}, shape_y{17, 32, 32, channels}, shape_w{3, 3, 32, channels};
+        Tensor x = draw_at(0, shape_x, dtype, 1), w = draw_at(0, shape_w, dtype, 2), dy = draw_at(0, shape_y, dtype, 3);
+        Tensor bias = draw_at(0, {channels}, dtype, 4), shift = draw_at(0, {17, channels}, dtype, 5);
+        Tensor residual = draw_at(0, shape_y, dtype, 6);
+        auto run = [&](Device device) {
+          auto on = [&](const Tensor& tensor) { return tensor.to(device); };
+          Tensor y = on(stale(shape_y, dtype)), dx = on(stale(shape_x, dtype)), dw = on(stale(shape_w, dtype));
+          kernel::conv2d(y, on(x), on(w), on(bias), on(shift), on(residual), spec);
+          kernel::conv2d_dx(dx, on(dy), on(w), spec);
+          kernel::conv2d_dw(dw, on(x), on(dy), spec);
+          return std::vector<Tensor>{y.to(Device{}), dx.to(Device{}), dw.to(Device{})};
+        };
+        std::vector<Tensor> got = run(gpu.device), again = run(gpu.device), expected = run(Device{});
+        for (size_t i = 0; i < 3; ++i) {
+          INFO("output " << i << " of y, dx, dw");
+          double size = i == 2 ? 130 : 20;   // of sums of 17408 and of some 300 products
+          double absolute = dtype == DType::f32 ? 1e-5 * size : 1e-4 * size;
+          CHECK_CLOSE(got[i], expected[i], absolute, relative_of(dtype));
+          CHECK(same_bits(got[i], again[i]));
+        }
+      }
 }

@@ -1,6 +1,8 @@
 // The GPU's product kernels on the emulated GPU against the CPU.
 #include "tensor/tf32.h"
+#include "tests/cuda_host/gpu.h"
 #include "tests/cuda_parity.h"
+#include "tests/skips.h"
 
 using namespace mote;
 using namespace mote::test;
@@ -84,4 +86,26 @@ TEST_CASE("NaN and infinity pass through products on the GPU as on the CPU", "[c
       on.matmul(out[0], a, w, false, false, Tensor());
     }) == "");
   }
+}
+
+TEST_CASE("large products on a GPU, by cuBLASLt, agree with the CPU", "[cuda]") {
+  RealGpu gpu;
+  if (!gpu.is_there()) return skip(gpu.why_not);
+  for (DType dtype : {DType::f32, DType::bf16})
+    for (int64_t batches : {0, 3})
+      for (bool trans_a : {false, true})
+        for (bool trans_w : {false, true}) {
+          INFO(dtype << ", " << batches << " batches" << (trans_a ? " a^T" : "") << (trans_w ? " w^T" : ""));
+          auto shape = [&](int64_t rows, int64_t columns, bool transposed) {
+            Shape matrix = transposed ? Shape{columns, rows} : Shape{rows, columns};
+            return batches ? matrix.inserted(0, batches) : matrix;
+          };
+          Tensor a = draw_at(0, shape(192, 80, trans_a), dtype, 1), w = draw_at(0, shape(80, 128, trans_w), dtype, 2);
+          Tensor bias = trans_a ? Tensor() : draw_at(0, {128}, dtype, 3);
+          Tensor expected = stale(shape(192, 128, false), dtype), got = expected.to(gpu.device);
+          kernel::matmul(expected, a, w, trans_a, trans_w, bias);
+          kernel::matmul(got, a.to(gpu.device), w.to(gpu.device), trans_a, trans_w,
+                         bias.defined() ? bias.to(gpu.device) : bias);
+          CHECK_CLOSE(got.to(Device{}), expected, absolute_of(dtype), relative_of(dtype));
+        }
 }

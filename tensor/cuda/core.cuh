@@ -15,12 +15,13 @@ using StageTile = Tile<T, kKFast ? kDepth<T> : kOther>;
 
 // ---- Tensor cores --------------------------------------------------------------------------------------------------
 
-/// What the two kinds of tensor core sums have in common: warps of kWarpM x 32 outputs as mma.sync leaves them.
+/// What the two kinds of tensor core sums have in common: warps of kWarpM x kWarpN outputs as mma.sync leaves them. Of
+/// a warp of 64 x 64, 32 mma read 4 KiB of shared memory; of 64 x 32, 16 read 3, which is what bounds them on Hopper.
 template <int kM_, int kN_>
 struct WarpTiles {
-  static constexpr int kM = kM_, kN = kN_, kWarpM = kM == 128 ? 64 : 32, kWarpN = 32;
+  static constexpr int kM = kM_, kN = kN_, kWarpM = kM == 128 ? 64 : 32, kWarpN = kN == 128 ? 64 : 32;
   static constexpr int kThreads = kM / kWarpM * (kN / kWarpN) * 32;
-  static constexpr int kMinBlocks = kN == 128 ? 2 : kM == 128 ? 3 : 4;   // 128, 168 and 128 registers a thread
+  static constexpr int kMinBlocks = kN == 128 ? 2 : kM == 128 ? 3 : 4;   // 255, 168 and 128 registers a thread
   float sum[kWarpM / 16][kWarpN / 8][4];
 
   MOTE_DEVICE static int row0() { return hw::warp() / (kN / kWarpN) * kWarpM; }
@@ -83,6 +84,7 @@ template <int kM, int kN, bool kAFast, bool kBFast>
 struct CoreTf32 : WarpTiles<kM, kN> {
   using Base = WarpTiles<kM, kN>;
   using T = float;
+  static constexpr int kMinBlocks = kM == 128 ? 2 : 4;   // its addresses, one a lane and k, take more registers
   MOTE_DEVICE void add(StageTile<float, kAFast, kM> a, StageTile<float, kBFast, kN> b) {
     int g = hw::lane() / 4, t = hw::lane() % 4;
     auto read_a = [&](int row, int k) { return hw::to_tf32(kAFast ? a.at(row, k) : a.at(k, row)); };

@@ -110,7 +110,8 @@ struct Extent {
   int64_t rows, columns, depth, batches = 1, splits = 1, split_depth = depth;
 };
 
-/// The kernel. Grid: x tiles, those of one row of tiles together (they read the same A); z batches times splits.
+/// The kernel. A block for each tile, those of one row of tiles together (they read the same A), of each split of each
+/// batch.
 /// kWhole: both sources are aligned, which takes the slow way of copying out of the code.
 template <class Core, class A, class B, class Out, bool kWhole>
 struct Product {
@@ -124,16 +125,18 @@ struct Product {
     using T = typename A::Element;
     constexpr int kM = Core::kM, kN = Core::kN, kStage = (kM + kN) * kDepth<T>;
     MOTE_SHARED(T, stages, kStages * kStage);
-    int64_t tiles = (extent.columns + kN - 1) / kN, m = hw::block().x / tiles * kM, n = hw::block().x % tiles * kN;
-    int64_t first = int64_t(hw::block().z) % extent.splits * extent.split_depth, last = first + extent.split_depth;
+    int64_t across = (extent.columns + kN - 1) / kN, tiles = (extent.rows + kM - 1) / kM * across;
+    int64_t part = hw::block().x / tiles, tile = hw::block().x % tiles;   // which split of which batch
+    int64_t m = tile / across * kM, n = tile % across * kN;
+    int64_t first = part % extent.splits * extent.split_depth, last = first + extent.split_depth;
     if (last > extent.depth) last = extent.depth;
     int steps = last > first ? int((last - first + kDepth<T> - 1) / kDepth<T>) : 0;
     A source_a = a;
     B source_b = b;
     Out target = out;
-    source_a.begin(hw::block().z / extent.splits);
-    source_b.begin(hw::block().z / extent.splits);
-    target.begin(hw::block().z);
+    source_a.begin(part / extent.splits);
+    source_b.begin(part / extent.splits);
+    target.begin(part);
 
     Core core;
     core.clear();
@@ -169,7 +172,7 @@ template <template <int, int, bool, bool> class Core, int kM, int kN, bool kWhol
 void launch_product(const char* op, const A& a, const B& b, const Out& out, const Extent& extent) {
   using Sums = Core<kM, kN, A::kFast == Fast::k, B::kFast == Fast::k>;
   int64_t tiles = (extent.rows + kM - 1) / kM * ((extent.columns + kN - 1) / kN);
-  hw::launch(op, {{tiles, 1, extent.batches * extent.splits}, Sums::kThreads},
+  hw::launch(op, {tiles * extent.batches * extent.splits, Sums::kThreads},
              Product<Sums, A, B, Out, kWhole>{a, b, out, extent});
 }
 

@@ -157,6 +157,7 @@ struct StaticArray {
 // ---- The machine ---------------------------------------------------------------------------------------------------
 
 constexpr size_t kStaticLimit = 48 * 1024;
+constexpr int kPoison = 0xff;   // a NaN in every floating dtype
 
 struct Machine {
   Settings settings;
@@ -269,7 +270,7 @@ void Machine::run_block() {
   ++barriers;
   arrays.clear();
   static_end = (size_t(dynamic.end - shared) + 127) / 128 * 128;
-  std::memset(shared, 0xff, shared_bytes);   // a NaN in every floating dtype
+  std::memset(shared, kPoison, size_t(dynamic.end - shared));
   waiting = 0;
   for (int i = 0; i < count; ++i) {
     Thread& thread = *threads[size_t(i)];
@@ -401,6 +402,7 @@ Range static_shared(const char* site, const char* name, size_t bytes) {
     raise("static shared array ", name, " of ", bytes, " bytes: the block then has ", statics, " static bytes of ",
           kStaticLimit, " and ", end, " in all of ", m.shared_bytes);
   Range range{m.shared + m.static_end, m.shared + m.static_end + bytes, true};
+  std::memset(range.begin, kPoison, bytes);
   m.static_end = end;
   m.arrays.push_back({site, name, range});
   return range;
@@ -453,7 +455,7 @@ void cp_async(void* to, const Range& to_range, const void* from, const Range& fr
   touch(Access::write, to, bytes, bytes, to_range);
   if (valid) touch(Access::read, from, bytes, bytes, from_range);
   char* target = static_cast<char*>(to);
-  std::memset(target, 0xff, bytes);
+  std::memset(target, kPoison, bytes);
   for (size_t i = 0; i < bytes; ++i) m.shadow[size_t(target - m.shared) + i].in_flight = true;
   m.self().copies.push_back({target, static_cast<const char*>(from), bytes, valid, m.self().groups});
 }
