@@ -339,7 +339,7 @@ TEST_CASE("a benchmark is a table or JSON, and can be held against an earlier on
   Result table = mote_in(folder, {"bench", "train", "sample", "--unet", "tiny", "--batch", "2", "--runs", "1", "--against",
                                   "base.json", "--profile"});
   CHECK_EXIT(table, 0, "bench");   // progress
-  for (const char* part : {"ceilings:", "ratio", "conv2d_dw", "all kernels", "* GFLOP/s of the direct method",
+  for (const char* part : {"ceilings of cpu:", "ratio", "conv2d_dw", "all kernels", "* GFLOP/s of the direct method",
                            "only in base.json: group_norm+silu 32x16x16x256 bf16 backward", "is not in base.json"})
     CHECK(contains(table.out, part));
   Result half = mote_in(folder, {"bench", "train", "sample", "--unet", "tiny", "--batch", "2", "--runs", "1", "--precision",

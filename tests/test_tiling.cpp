@@ -17,7 +17,7 @@ Tensor noise_of(const Shape& shape, uint64_t seed) { return normal(shape, DType:
 /// Two convolutions of 3 x 3 and something that is not linear between: what a pixel becomes depends on the 5 x 5
 /// around it, and on the padding within 2 pixels of an edge.
 Tensor small_net(const Tensor& x) {
-  static const Tensor first = noise_of({3, 3, 2, 4}, 1), second = noise_of({3, 3, 4, 1}, 2);
+  Tensor first = noise_of({3, 3, 2, 4}, 1), second = noise_of({3, 3, 4, 1}, 2);
   return conv2d(tanh(conv2d(x, first, {}, Conv2dSpec::same(3))), second, {}, Conv2dSpec::same(3));
 }
 
