@@ -1,6 +1,5 @@
 # Whether the GPU kernels are built, by which toolkit, for which devices.
-#   CUDA=auto   where nvcc is: for the devices of this machine, or for two architectures if it has none, so that a build
-#               without a GPU stays short
+#   CUDA=auto   for the devices of this machine, where it has any and nvcc is there: elsewhere they would double the build
 #   CUDA=on     for every architecture below; fails if nvcc is not there
 #   CUDA=off    without
 set(MOTE_CUDA_FOUND FALSE)
@@ -29,7 +28,8 @@ else()
       list(APPEND CMAKE_CUDA_ARCHITECTURES ${number}-real)
     endforeach()
   else()
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real)
+    set(CUDA_SUMMARY "off (no NVIDIA device here; CUDA=on builds for other machines)")
+    return()
   endif()
 endif()
 
