@@ -302,7 +302,7 @@ void add_bench_command(CLI::App& app) {
   static BenchOptions options;
   CLI::App& command = add_command(app, "bench", "measure speed against the ceilings of this machine",
                                   "mote bench train --unet fmnist --batch 64 --precision bf16 --profile", options, [] { run_bench(options); });
-  options.precision_flag = command.get_option("--precision")->description("f32 or bf16; left out, single ops run in both");
+  options.precision_flag = command.get_option("--precision")->description("f32, bf16, or on a GPU tf32; left out, single ops run in f32 and bf16");
   command.add_option("what", options.what,
                      "gemm, conv, norm, attention, ot, gmm, train, sample or all; or ot-curve alone: chi2 of the "
                      "transport solver");

@@ -15,6 +15,7 @@
 
 #include "tensor/cuda/backend.h"
 #include "tensor/error.h"
+#include "tensor/tf32.h"
 
 namespace mote::apps {
 namespace {
@@ -106,7 +107,7 @@ CLI::App& add_command(CLI::App& parent, const std::string& name, const std::stri
   command->add_option("--threads", common.threads, "CPU threads (default: as OpenMP decides); results do not depend on it")
       ->group(group);
   command->add_option("--seed", common.seed, "seed of every random number")->group(group)->capture_default_str();
-  command->add_option("--precision", common.precision, "f32 or bf16")->group(group)->capture_default_str();
+  command->add_option("--precision", common.precision, "f32, bf16, or on a GPU tf32")->group(group)->capture_default_str();
   command->add_option("--config", common.config, "TOML file with any of these flags; a flag given here beats it")
       ->group(group)->configurable(false);
   command->add_flag("--quiet", common.quiet, "no progress and no remarks, only errors")->group(group);
@@ -121,7 +122,9 @@ CLI::App& add_command(CLI::App& parent, const std::string& name, const std::stri
   return *command;
 }
 
-Device start(const CommonOptions& common) {
+namespace {
+
+Device device_for(const CommonOptions& common) {
   if (common.threads > 0) omp_set_num_threads(int(common.threads));
   const std::string& name = common.device;
   if (name == "cpu") return {};
@@ -143,6 +146,15 @@ Device start(const CommonOptions& common) {
   return device;
 }
 
+}  // namespace
+
+Device start(const CommonOptions& common) {
+  Device device = device_for(common);
+  if (common.precision == "tf32" && device.is_cpu())
+    fail(Error::Kind::usage, "--precision: tf32 is of GPUs; on the CPU f32 and bf16 are");
+  return device;
+}
+
 void start_on_cpu(const CommonOptions& common) {
   if (common.device.starts_with("cuda"))
     fail(Error::Kind::usage, "--device: this command computes on the CPU; '", common.device, "' would not be used");
@@ -150,9 +162,11 @@ void start_on_cpu(const CommonOptions& common) {
 }
 
 DType precision_named(const std::string& name) {
-  if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
-  fail(Error::Kind::usage, "--precision: '", name, "' is not known; f32 and bf16 are");
+  if (name != "f32" && name != "tf32")
+    fail(Error::Kind::usage, "--precision: '", name, "' is not known; f32, bf16 and tf32 are");
+  allow_tf32(name == "tf32");
+  return DType::f32;
 }
 
 void set_command_line(int argc, char** argv) {

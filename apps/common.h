@@ -19,7 +19,7 @@ struct CommonOptions {
   std::string device = "auto";
   int64_t threads = 0;             // 0: as OpenMP decides
   uint64_t seed = 0;
-  std::string precision = "f32";   // "f32" or "bf16", checked
+  std::string precision = "f32";   // "f32", "bf16" or "tf32", checked
   std::string config;              // applied before the command runs
   bool quiet = false;
   bool json = false;
@@ -37,11 +37,13 @@ CLI::App& add_command(CLI::App& parent, const std::string& name, const std::stri
                       CommonOptions& common, std::function<void()> run);
 
 /// Sets the number of threads and returns the device. "auto" takes cuda:0 if it is usable, else the CPU; an explicit
-/// device never falls back: Error(resource) if it cannot be used, Error(usage) if it is not a device at all.
+/// device never falls back: Error(resource) if it cannot be used, Error(usage) if it is not a device at all, or if
+/// --precision tf32 meets the CPU.
 Device start(const CommonOptions& common);
 /// The same for a command that has no part for a GPU: Error(usage) if one is asked for.
 void start_on_cpu(const CommonOptions& common);
-/// What a network computes in with --precision f32 or bf16 (nn::UNet::set_precision). Error(usage) for any other word.
+/// What a network computes in with --precision f32, bf16 or tf32 (nn::UNet::set_precision); tf32 is f32 with allow_tf32(true).
+/// Error(usage) for any other word.
 DType precision_named(const std::string& name);
 
 /// The command line as it was typed, quoted for a shell; main sets it, sidecars and reports show it.
