@@ -191,7 +191,7 @@ void save_csv(const std::string& path, const std::vector<Truth>& truth,
     const metrics::ImageScores& s = scores[n];
     text += concat_text(truth[n].name, ",", s.counts.tp, ",", s.counts.fp, ",", s.counts.fn, ",", s.counts.tn);
     for (double value : {s.iou, s.dice, s.s, s.adaptive_f, s.boundary_f, s.hd95})
-      text += "," + (std::isnan(value) ? "" : number_text(value));
+      text.append(",").append(std::isnan(value) ? "" : number_text(value));
     text += "\n";
   }
   io::write_file_atomic(path, text);
