@@ -80,7 +80,7 @@ TEST_CASE("a wrong mote cluster command line ends with exit code 2 and says what
            {{"train", "--out", "r", "--damping", "0"}, "--damping: must be more than 0"},
            {{"train", "--out", "r", "--lambda", "-1"}, "--lambda: must be 0 or more"},
            {{"train", "--out", "r", "--pretrain", "0", "--epochs", "0"}, "--epochs"},
-           {{"train", "--out", "r", "--precision", "f16"}, "f32 and bf16"},
+           {{"train", "--out", "r", "--precision", "f16"}, "f32, bf16 and tf32"},
            {{"train", "--out", "r", "--resume", "--overwrite"}, "one of them"},
            {{"train", "--out", "r", "--data", "synthetic:shapes", "--size", "10"}, "give --size 12 or --size 8"},
            {{"train", "--out", "r", "--data", "synthetic:shapes", "--width", "12"}, "width must be 8 to 1024 in steps of 8"},
