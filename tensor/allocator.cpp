@@ -112,8 +112,8 @@ Allocator& Allocator::of(Device device) {
     static Allocator* const cpu = new Allocator(Device{});
     return *cpu;
   }
-  static std::mutex mutex;
-  static std::map<int, Allocator*> of_gpu;
+  static std::mutex& mutex = *new std::mutex;
+  static std::map<int, Allocator*>& of_gpu = *new std::map<int, Allocator*>;
   {
     std::lock_guard lock(mutex);
     if (auto known = of_gpu.find(device.index); known != of_gpu.end()) return *known->second;
