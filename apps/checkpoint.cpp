@@ -5,24 +5,21 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "tensor/io/safetensors.h"
+#include "apps/checkpoint_file.h"
 
 namespace mote::apps {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-using Metadata = std::map<std::string, std::string>;
 
 constexpr const char* kFormat = "mote-checkpoint";
 constexpr const char* kVersion = "1";
-constexpr const char* kHash = "mote.hash";   // over the whole content, written and compared by io::*_safetensors
 
 // ---- Metadata ------------------------------------------------------------------------------------------------------
 
@@ -47,26 +44,9 @@ Metadata to_metadata(const Checkpoint& c) {
   return metadata;
 }
 
-template <class Number>
-Number parse_number(const std::string& path, const std::string& key, const std::string& text) {
-  Number value{};
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size())
-    fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is '", text, "', not a whole number");
-  return value;
-}
-
-const std::string& value_of(const std::string& path, const Metadata& metadata, const std::string& key) {
-  auto found = metadata.find(key);
-  if (found == metadata.end())
-    fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is missing",
-         key == "format" ? "; this is not a checkpoint of mote" : "");
-  return found->second;
-}
-
 Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
-  auto text = [&](const char* key) -> const std::string& { return value_of(path, metadata, key); };
-  auto number = [&](const char* key) { return parse_number<int64_t>(path, key, text(key)); };
+  auto text = [&](const char* key) -> const std::string& { return metadata_text(path, metadata, key); };
+  auto number = [&](const char* key) { return metadata_number<int64_t>(path, key, text(key)); };
   if (text("format") != kFormat)
     fail(Error::Kind::checkpoint, path, ": metadata 'format' is '", text("format"), "'; this is not a checkpoint of mote");
   if (text("version") != kVersion)
@@ -76,7 +56,7 @@ Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
   c.path = path;
   c.step = number("step");
   c.images = number("images");
-  c.seed = parse_number<uint64_t>(path, "seed", text("seed"));
+  c.seed = metadata_number<uint64_t>(path, "seed", text("seed"));
   c.schedule = text("schedule");
   c.T = number("T");
   c.data = text("data");
@@ -84,11 +64,11 @@ Checkpoint from_metadata(const std::string& path, const Metadata& metadata) {
   c.data_count = number("data_count");
   c.train = text("train");
   if (auto found = metadata.find("source"); found != metadata.end()) c.source = found->second;
-  c.hash = text(kHash);
+  c.hash = text(kHashKey);
   try {
     Json random = Json::parse(text("random"));
-    c.random.seed = parse_number<uint64_t>(path, "random", random.at("seed").get<std::string>());
-    c.random.offset = parse_number<uint64_t>(path, "random", random.at("offset").get<std::string>());
+    c.random.seed = metadata_number<uint64_t>(path, "random", random.at("seed").get<std::string>());
+    c.random.offset = metadata_number<uint64_t>(path, "random", random.at("offset").get<std::string>());
     c.class_names = Json::parse(text("class_names")).get<std::vector<std::string>>();
     c.prediction = prediction_named(text("prediction"));
     c.unet = nn::unet_config_from_json(text("unet"));
@@ -115,10 +95,7 @@ void require_room(const Checkpoint& c, const io::Safetensors& file, int64_t byte
 
 // ---- Parts ---------------------------------------------------------------------------------------------------------
 
-struct Part {
-  const char* prefix;
-  nn::NamedTensors Checkpoint::*tensors;
-};
+using Part = CheckpointPart<Checkpoint>;
 constexpr Part kParts[] = {
     {"model.", &Checkpoint::model}, {"ema.", &Checkpoint::ema}, {"opt.m.", &Checkpoint::m}, {"opt.v.", &Checkpoint::v}};
 
@@ -161,11 +138,7 @@ void require_finite(const std::string& what, const nn::NamedTensors& tensors) {
 void save_checkpoint(const std::string& path, Checkpoint& c) {
   require_finite("weight", c.model);
   require_finite("averaged weight", c.ema);
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  for (const Part& part : kParts)
-    for (const auto& [name, tensor] : c.*part.tensors) tensors.emplace_back(part.prefix + name, tensor);
-  io::save_safetensors(path, tensors, to_metadata(c));
-  c.hash = io::read_safetensors_header(path).second.at(kHash);
+  c.hash = save_checkpoint_file(path, tensors_of(c, kParts), to_metadata(c));
 }
 
 void replace_in_run(const std::string& folder, const std::function<void(const std::string& path)>& save,
@@ -191,9 +164,7 @@ void save_in_run(const std::string& folder, Checkpoint& checkpoint, bool keep_cu
 }
 
 Checkpoint load_checkpoint(const std::string& path) {
-  std::error_code error;
-  if (!fs::exists(path, error)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
-  io::Safetensors file = io::load_safetensors(path);
+  io::Safetensors file = load_checkpoint_file(path);
   Checkpoint c = from_metadata(path, file.metadata);
   require_room(c, file, int64_t(fs::file_size(path)));
 

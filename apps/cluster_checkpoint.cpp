@@ -1,26 +1,17 @@
 #include "apps/cluster_checkpoint.h"
 
-#include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "apps/checkpoint_file.h"
 #include "apps/weights.h"
-#include "tensor/io/safetensors.h"
 
 namespace mote::apps {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Metadata = std::map<std::string, std::string>;
 
-
-constexpr const char* kHash = "mote.hash";   // over the whole content, written and compared by io::*_safetensors
-
-struct Part {
-  const char* prefix;
-  nn::NamedTensors ClusterCheckpoint::*tensors;
-};
-constexpr Part kParts[] = {{"model.", &ClusterCheckpoint::model},
+constexpr CheckpointPart<ClusterCheckpoint> kParts[] = {{"model.", &ClusterCheckpoint::model},
                            {"ema.", &ClusterCheckpoint::ema},
                            {"opt.m.", &ClusterCheckpoint::m},
                            {"opt.v.", &ClusterCheckpoint::v},
@@ -42,38 +33,18 @@ void for_numbers(C& c, const Visit& visit) {
   visit("data_count", c.data_count);
 }
 
-template <class T>
-std::string number_as_text(T value) {
-  char text[32];   // to_chars gives the shortest text that reads back as the same number
-  auto [end, error] = std::to_chars(text, text + sizeof text, value);
-  return std::string(text, end);
-}
-
 ClusterCheckpoint from_metadata(const std::string& path, const Metadata& metadata) {
-  auto text = [&](const std::string& key) -> const std::string& {
-    auto found = metadata.find(key);
-    if (found == metadata.end())
-      fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is missing",
-           key == "format" ? "; this is not a checkpoint of mote" : "");
-    return found->second;
-  };
-  if (text("format") != kClusterFormat)
-    fail(Error::Kind::checkpoint, path, ": metadata 'format' is '", text("format"), "', needed is ", kClusterFormat,
-         ": this is no checkpoint of mote cluster train");
-  if (text("version") != "1")
-    fail(Error::Kind::checkpoint, path, ": written in version ", text("version"), ", this program reads version 1");
+  auto text = [&](const std::string& key) -> const std::string& { return metadata_text(path, metadata, key); };
+  require_format(path, metadata, kClusterFormat, "mote cluster train");
   ClusterCheckpoint c;
   c.path = path;
   for_numbers(c, [&](const char* key, auto& value) {
-    const std::string& given = text(key);
-    auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), value);
-    if (error != std::errc() || end != given.data() + given.size())
-      fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is '", given, "', not a number");
+    value = metadata_number<std::decay_t<decltype(value)>>(path, key, text(key));
   });
   c.data = text("data");
   c.data_hash = text("data_hash");
   c.train = text("train");
-  c.hash = text(kHash);
+  c.hash = text(kHashKey);
   try {
     c.class_names = Json::parse(text("class_names")).get<std::vector<std::string>>();
     c.config = cluster::model_config_from_json(text("config"));
@@ -108,39 +79,26 @@ void save_cluster_checkpoint(const std::string& path, ClusterCheckpoint& c) {
                        {"train", c.train},
                        {"config", cluster::to_json(c.config)}};
   for_numbers(c, [&](const char* key, auto value) { metadata[key] = number_as_text(value); });
-  nn::NamedTensors tensors;
-  for (const Part& part : kParts)
-    for (const auto& [name, tensor] : c.*part.tensors) tensors.emplace_back(part.prefix + name, tensor);
+  nn::NamedTensors tensors = tensors_of(c, kParts);
   if (c.mixture) {
     tensors.emplace_back("mixture.weights", c.mixture->weights);
     tensors.emplace_back("mixture.means", c.mixture->means);
     tensors.emplace_back("mixture.covariances", c.mixture->covariances);
   }
-  io::save_safetensors(path, tensors, metadata);
-  c.hash = io::read_safetensors_header(path).second.at(kHash);
+  c.hash = save_checkpoint_file(path, tensors, metadata);
 }
 
 ClusterCheckpoint load_cluster_checkpoint(const std::string& path) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
-  io::Safetensors file = io::load_safetensors(path);
+  io::Safetensors file = load_checkpoint_file(path);
   ClusterCheckpoint c = from_metadata(path, file.metadata);
   require_room(c, int64_t(std::filesystem::file_size(path)));
   cluster::Model model(c.config, 0);
   size_t known = 0;
-  for (const Part& part : kParts) {
-    bool is_buffer = part.tensors == &ClusterCheckpoint::buffers, any = is_buffer;
-    for (const auto& entry : file.tensors) any = any || entry.first.starts_with(part.prefix);
-    if (!any) continue;
-    for (const auto& [name, expected] : is_buffer ? model.buffers() : model.parameters()) {
-      auto found = file.tensors.find(part.prefix + name);
-      if (found == file.tensors.end() || !(found->second.shape() == expected.shape()) ||
-          found->second.dtype() != DType::f32)
-        fail(Error::Kind::checkpoint, path, ": tensor '", part.prefix, name, "' must be ", describe(expected),
-             " for the networks of the metadata; ", found == file.tensors.end() ? "it is missing" : "it is another");
-      (c.*part.tensors).emplace_back(name, found->second);
-      ++known;
-    }
+  for (const auto& part : kParts) {
+    bool is_buffer = part.tensors == &ClusterCheckpoint::buffers;
+    if (!is_buffer && !has_part(file, part.prefix)) continue;
+    c.*part.tensors = take_part(path, file, part.prefix, is_buffer ? model.buffers() : model.parameters());
+    known += (c.*part.tensors).size();
   }
   if (c.fitted_step >= 0) {
     c.mixture.emplace();
@@ -158,7 +116,7 @@ ClusterCheckpoint load_cluster_checkpoint(const std::string& path) {
     fail(Error::Kind::checkpoint, path, ": has ", file.tensors.size(), " tensors, the networks and the mixture of the metadata ",
          known);
   try {
-    for (const Part& part : kParts) require_finite(std::string("tensor of ") + part.prefix + "*", c.*part.tensors);
+    for (const auto& part : kParts) require_finite(std::string("tensor of ") + part.prefix + "*", c.*part.tensors);
     if (c.mixture) cluster::require_mixture("mixture", *c.mixture);
   } catch (const Error& error) {
     fail(Error::Kind::checkpoint, path, ": ", error.what());

@@ -4,54 +4,24 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
+#include "apps/checkpoint_file.h"
 #include "apps/cluster_checkpoint.h"
 #include "apps/common.h"
 #include "apps/page.h"
+#include "apps/run_log.h"
 #include "apps/svg.h"
-#include "tensor/io/file.h"
-#include "tensor/io/safetensors.h"
 
 namespace mote::apps {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
-
-struct Log {
-  std::vector<Json> training, e_steps;   // records of log.jsonl in order
-  int64_t bad_lines = 0;
-};
-
-Log read_log(const std::string& path) {
-  Log log;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) {
-    Json record = Json::parse(line, nullptr, false);
-    if (!record.is_object() || !record.contains("step")) ++log.bad_lines;
-    else (record.contains("e_step") ? log.e_steps : log.training).push_back(std::move(record));
-  }
-  return log;
-}
-
-double number_of(const Json& record, const char* key) {
-  auto found = record.find(key);
-  return found != record.end() && found->is_number() ? found->get<double>() : NAN;
-}
-
-std::vector<double> column(const std::vector<Json>& records, const char* key) {
-  std::vector<double> values;
-  for (const Json& record : records) values.push_back(number_of(record, key));
-  return values;
-}
 
 bool any_finite(const std::vector<double>& values) {
   return std::any_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); });
 }
 
-void add_numbers(Page& page, const std::string& folder, const Log& log) {
+void add_numbers(Page& page, const std::string& folder, const RunLog& log) {
   page.html("<div class=\"numbers\">\n");
   std::string problem;
   try {
@@ -72,26 +42,26 @@ void add_numbers(Page& page, const std::string& folder, const Log& log) {
   } catch (const Error& error) {
     problem = error.what();
   }
-  if (!log.e_steps.empty())
+  if (!log.others.empty())
     for (const char* key : {"accuracy", "nmi", "ari"})
-      if (double value = number_of(log.e_steps.back(), key); std::isfinite(value))
+      if (double value = number_of(log.others.back(), key); std::isfinite(value))
         page.number(concat_text(key, ", against the labels, which training does not read"), short_number(value));
   page.html("</div>\n");
   if (!problem.empty()) page.note("The checkpoint could not be read: " + problem);
 }
 
-void add_curves(Page& page, const Log& log) {
+void add_curves(Page& page, const RunLog& log) {
   page.heading("Curves");
-  if (log.training.empty() && log.e_steps.empty()) return page.note("No record in log.jsonl yet.");
+  if (log.training.empty() && log.others.empty()) return page.note("No record in log.jsonl yet.");
   page.html("<div class=\"plots\">\n");
-  std::vector<double> epochs = column(log.e_steps, "epoch"), steps = column(log.training, "step");
-  if (!log.e_steps.empty()) {
-    page.html(svg_plot({"F_lambda after each E-step", "epoch", {{"", epochs, column(log.e_steps, "free_energy")}}}));
+  std::vector<double> epochs = column(log.others, "epoch"), steps = column(log.training, "step");
+  if (!log.others.empty()) {
+    page.html(svg_plot({"F_lambda after each E-step", "epoch", {{"", epochs, column(log.others, "free_energy")}}}));
     std::vector<Series> scores;
     for (const char* key : {"accuracy", "nmi"})
-      if (std::vector<double> values = column(log.e_steps, key); any_finite(values)) scores.push_back({key, epochs, values});
+      if (std::vector<double> values = column(log.others, key); any_finite(values)) scores.push_back({key, epochs, values});
     if (!scores.empty()) page.html(svg_plot({"Against the labels", "epoch", scores}));
-    page.html(svg_plot({"Matching, nats an image", "epoch", {{"", epochs, column(log.e_steps, "probe_matching")}}}));
+    page.html(svg_plot({"Matching, nats an image", "epoch", {{"", epochs, column(log.others, "probe_matching")}}}));
   }
   if (!log.training.empty()) {
     page.html(svg_plot({"Noise loss a pixel", "step", {{"", steps, column(log.training, "loss")}}, true}));
@@ -102,11 +72,11 @@ void add_curves(Page& page, const Log& log) {
   if (log.bad_lines > 0) page.note(concat_text(log.bad_lines, " lines of log.jsonl could not be read."));
 }
 
-void add_weights(Page& page, const Log& log) {
-  if (log.e_steps.empty()) return;
+void add_weights(Page& page, const RunLog& log) {
+  if (log.others.empty()) return;
   page.heading("Clusters");
   std::vector<std::vector<std::string>> rows{{"cluster", "weight"}};
-  std::vector<double> weights = log.e_steps.back().value("weights", std::vector<double>());
+  std::vector<double> weights = log.others.back().value("weights", std::vector<double>());
   for (size_t k = 0; k < weights.size(); ++k) rows.push_back({std::to_string(k), short_number(weights[k])});
   page.table(rows);
 }
@@ -123,35 +93,18 @@ void add_grid(Page& page, const std::string& folder) {
 
 }  // namespace
 
-bool is_cluster_run(const std::string& folder) {
-  std::error_code error;
-  std::string path = folder + "/" + kCheckpointFile;
-  if (!fs::exists(path, error)) return false;
-  try {
-    auto metadata = io::read_safetensors_header(path).second;
-    auto format = metadata.find("format");
-    return format != metadata.end() && format->second == kClusterFormat;
-  } catch (const Error&) {
-    return false;   // the report of an ordinary run says what is wrong with the file
-  }
-}
+bool is_cluster_run(const std::string& folder) { return is_run_of(folder, kClusterFormat); }
 
 std::string write_cluster_report(const std::string& folder) {
   if (!fs::is_directory(folder)) fail(Error::Kind::data, "report: there is no run folder at ", folder);
-  Log log = read_log(folder + "/log.jsonl");
+  RunLog log = read_run_log(folder + "/log.jsonl", "e_step");
   Page page(run_name(folder));
   page.html("<p class=\"sub\">Clusters found with mote</p>\n");
   add_numbers(page, folder, log);
   add_grid(page, folder);
   add_weights(page, log);
   add_curves(page, log);
-  page.heading("Configuration");
-  std::string config = read_text(folder + "/config.toml");
-  if (config.empty()) page.note("config.toml is missing.");
-  else page.html("<pre>" + escape_html(config) + "</pre>\n");
-  std::string path = folder + "/report.html";
-  io::write_file_atomic(path, page.finish());
-  return path;
+  return write_page(page, folder);
 }
 
 }  // namespace mote::apps

@@ -14,6 +14,7 @@
 #include "apps/progress.h"
 #include "apps/run_dir.h"
 #include "apps/signals.h"
+#include "apps/training_meter.h"
 #include "apps/trainer.h"
 #include "apps/weights.h"
 #include "diffusion/cluster/scores.h"
@@ -32,17 +33,8 @@ constexpr int64_t kProbeImages = 512;                          // whose noise lo
 constexpr int64_t kGridColumns = 8;                            // images of a cluster in a grid
 constexpr int64_t kFewestOrders = 2;                           // --k auto tries this many clusters and more
 
-struct Stopped {};   // a signal came while codes were made or a grid was drawn
-
 /// A number, or null where there is none: JSON has no NaN.
 Json number_json(double value) { return std::isfinite(value) ? Json(value) : Json(); }
-
-void check_job(const ClusterJob& job) {
-  if (job.resume && job.overwrite)
-    fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
-  if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
-  if (!job.resume) validate(job.config);
-}
 
 // ---- The run -------------------------------------------------------------------------------------------------------
 
@@ -91,10 +83,8 @@ class ClusterTrainer {
   std::string saved_hash_;
   bool keep_current_ = true;   // as the previous checkpoint; false if the run goes on from another one
   // since the last log record
-  int64_t window_steps_ = 0;
-  double window_noise_ = 0, window_matching_ = 0, window_seconds_ = 0, window_wait_ = 0, grad_norm_ = 0, lr_ = 0;
-  double trained_seconds_ = 0, shown_loss_ = NAN;
-  int64_t trained_steps_ = 0;
+  TrainingMeter meter_;   // of both losses together
+  double window_noise_ = 0, window_matching_ = 0, grad_norm_ = 0, lr_ = 0;
 };
 
 /// Batches that come nearest to a pass over the images: batches are always full, and epochs follow without a gap.
@@ -142,10 +132,7 @@ ClusterTrainer::ClusterTrainer(const ClusterJob& job, Device device, RunDir& run
       copy_into(arena_->views(optimizer_->m()), from->m);
       copy_into(arena_->views(optimizer_->v()), from->v);
     }
-    if (config_.ema > 0) {
-      if (from->ema.empty()) fail(Error::Kind::checkpoint, from->path, ": the averaged weights (ema.*) are missing");
-      copy_into(arena_->views(optimizer_->ema()), from->ema);
-    }
+    resume_average(*arena_, *optimizer_, from->ema, from->path);
   }
 }
 
@@ -207,15 +194,9 @@ void ClusterTrainer::step() {
     stop(error.what());
   }
   ++step_;
-  ++trained_steps_;
-  ++window_steps_;
   window_noise_ += noise;
   window_matching_ += matching;
-  window_wait_ += waited;
-  double passed = seconds_since(begun);
-  window_seconds_ += passed;
-  trained_seconds_ += passed;
-  shown_loss_ = std::isnan(shown_loss_) ? loss : 0.98 * shown_loss_ + 0.02 * loss;
+  meter_.add(loss, waited, seconds_since(begun));
 }
 
 // ---- E-step --------------------------------------------------------------------------------------------------------
@@ -317,20 +298,18 @@ void ClusterTrainer::e_step() {
 // ---- Log, checkpoint, grid -----------------------------------------------------------------------------------------
 
 std::string ClusterTrainer::loss_text() const {
-  char text[48];
-  std::snprintf(text, sizeof text, "loss %.4f%s", shown_loss_, is_pretraining() ? ", pretraining" : "");
-  return std::isfinite(shown_loss_) ? text : "";
+  return meter_.loss_text(is_pretraining() ? ", pretraining" : "");
 }
 
 void ClusterTrainer::log() {
-  double steps = double(window_steps_);
+  double steps = double(meter_.steps());
   Json record = {{"step", step_}, {"images", step_ * config_.batch}, {"loss", window_noise_ / steps},
                  {"matching", window_matching_ / steps}, {"lambda", lambda()}, {"lr", lr_}, {"grad_norm", grad_norm_},
-                 {"images_per_s", steps * double(config_.batch) / window_seconds_},
-                 {"data_ms", 1000 * window_wait_ / steps}, {"rss_mib", double(resident_bytes()) / (1 << 20)}};
+                 {"images_per_s", meter_.images_per_s(config_.batch)},
+                 {"data_ms", meter_.data_ms()}, {"rss_mib", double(resident_bytes()) / (1 << 20)}};
   run_.append_log(record.dump());
-  window_steps_ = 0;
-  window_noise_ = window_matching_ = window_seconds_ = window_wait_ = 0;
+  meter_.clear_window();
+  window_noise_ = window_matching_ = 0;
 }
 
 void ClusterTrainer::save() {
@@ -423,9 +402,9 @@ ClusterResult ClusterTrainer::run() {
   result.images = step_ * config_.batch;
   result.parameters = model_.parameter_count();
   result.components = mixture_ ? mixture_->components() : 0;
-  result.loss = shown_loss_;
+  result.loss = meter_.shown_loss();
   result.seconds = seconds_since(begun);
-  result.images_per_s = trained_steps_ > 0 ? double(trained_steps_ * config_.batch) / trained_seconds_ : 0;
+  result.images_per_s = meter_.total_images_per_s(config_.batch);
   std::tie(result.free_energy, result.noise, result.matching) = std::tuple(free_energy_, noise_, matching_);
   std::tie(result.accuracy, result.nmi, result.ari) = std::tuple(scores_.accuracy, scores_.nmi, scores_.ari);
   result.signal = stop_signal();
@@ -442,11 +421,10 @@ ClusterScores score_labels(const Tensor& predicted, const Tensor& truth) {
 }
 
 ClusterResult train_clusters(const ClusterJob& job) {
-  check_job(job);
+  RunDir::Open how = opening_of(job);
+  if (!job.resume) validate(job.config);
   Device device = start(job.common);
-  RunDir run(job.out, job.resume      ? RunDir::Open::resume
-                      : job.overwrite ? RunDir::Open::overwrite
-                                      : RunDir::Open::fresh);
+  RunDir run(job.out, how);
   if (!job.resume) return ClusterTrainer(job, device, run, job.config, nullptr).run();
   ClusterCheckpoint from = job.ckpt.empty()
                                ? load_newest(job.out, "to continue from it, add --ckpt {}", load_cluster_checkpoint)

@@ -99,30 +99,18 @@ Dataset ClusterImages::load(const ClusterCheckpoint& checkpoint) const {
 }
 
 void add_cluster_train(CLI::App& cluster) {
-  auto job = std::make_shared<ClusterJob>();
-  auto names = std::make_shared<FlagNames>();
-  CLI::App& command = add_command(
+  add_training_command<ClusterJob>(
       cluster, "train", "Find clusters of images: an encoder, a denoiser and a Gaussian mixture over codes, in turn",
       "mote cluster train --data fashion-mnist --limit 20000 --k 10 --precision bf16 --out runs/clusters --seed 1\n"
       "  mote cluster train --out runs/clusters --resume --epochs 40\n"
       "  mote cluster train --data synthetic:shapes --width 16 --latent 8 --k 4 --out runs/shapes\n"
       "  as published: --schedule paper --T 400 --loss official --paper-norm --pretrain-lr 1e-4 --lr 1e-4 --pretrain-kl 0\n"
       "    --lambda-warmup 0 --view sampled --starts 1 --damping 1 --ema 0 --clip 0 --warmup 0 --epochs 570",
-      job->common, [job, names] {
-        job->given = given_flags(*names);
-        job->config.seed = job->common.seed;
-        job->config.precision = job->common.precision;
-        ClusterResult result = train_clusters(*job);
-        print_result(result, job->common.json);
-        if (result.signal) throw Exit{128 + result.signal};
+      [](const ClusterJob& job) {
+        ClusterResult result = train_clusters(job);
+        print_result(result, job.common.json);
+        return result.signal;
       });
-  command.add_option("--out", job->out, "run folder: checkpoints, log, samples, report")->group("Run");
-  command.add_flag("--resume", job->resume,
-                   "continue the run in --out, exactly where its checkpoint is; data, networks and rates are its own")
-      ->group("Run");
-  command.add_option("--ckpt", job->ckpt, "with --resume: this checkpoint instead of the newest")->group("Run");
-  command.add_flag("--overwrite", job->overwrite, "replace the run in --out")->group("Run");
-  add_key_flags(command, job->config, *names);
 }
 
 void add_cluster_command(CLI::App& app) {

@@ -99,29 +99,17 @@ Tensor picture_bytes(const Tensor& pictures, int64_t n) {
 // ---- train ---------------------------------------------------------------------------------------------------------
 
 void add_restore_train(CLI::App& restore) {
-  auto job = std::make_shared<RestoreJob>();
-  auto names = std::make_shared<FlagNames>();
-  CLI::App& command = add_command(
+  add_training_command<RestoreJob>(
       restore, "train", "Train the restoration of damaged pictures: a diffusion, and an end-to-end network before it",
       "mote restore train --task denoise --sigma 25 --data fashion-mnist --out runs/denoise --seed 1\n"
       "  mote restore train --task denoise --data folder:pictures --size 32 --e2e-steps 5000 --steps 20000 "
       "--out runs/pictures\n"
       "  mote restore train --out runs/denoise --resume --steps 20000",
-      job->common, [job, names] {
-        job->given = given_flags(*names);
-        job->config.seed = job->common.seed;
-        job->config.precision = job->common.precision;
-        RestoreResult result = train_restoration(*job);
-        print_result(result, job->common.json);
-        if (result.signal) throw Exit{128 + result.signal};
+      [](const RestoreJob& job) {
+        RestoreResult result = train_restoration(job);
+        print_result(result, job.common.json);
+        return result.signal;
       });
-  command.add_option("--out", job->out, "run folder: checkpoints, log, samples, report")->group("Run");
-  command.add_flag("--resume", job->resume,
-                   "continue the run in --out, exactly where its checkpoint is; data, networks and rates are its own")
-      ->group("Run");
-  command.add_option("--ckpt", job->ckpt, "with --resume: this checkpoint instead of the newest")->group("Run");
-  command.add_flag("--overwrite", job->overwrite, "replace the run in --out")->group("Run");
-  add_key_flags(command, job->config, *names);
 }
 
 void add_restore_command(CLI::App& app) {

@@ -56,23 +56,11 @@ void print_result(const SegmentResult& r, const std::string& command, bool is_e2
 template <class Config, class Train>
 void add_training(CLI::App& segment, const std::string& name, const std::string& what, const std::string& example,
                   const Train& train) {
-  auto job = std::make_shared<SegmentJob<Config>>();
-  auto names = std::make_shared<FlagNames>();
-  CLI::App& command = add_command(segment, name, what, example, job->common, [=] {
-    job->given = given_flags(*names);
-    job->config.seed = job->common.seed;
-    job->config.precision = job->common.precision;
-    SegmentResult result = train(*job);
-    print_result(result, name, std::is_same_v<Config, E2EConfig>, job->common.json);
-    if (result.signal) throw Exit{128 + result.signal};
+  add_training_command<SegmentJob<Config>>(segment, name, what, example, [=](const SegmentJob<Config>& job) {
+    SegmentResult result = train(job);
+    print_result(result, name, std::is_same_v<Config, E2EConfig>, job.common.json);
+    return result.signal;
   });
-  command.add_option("--out", job->out, "run folder: checkpoints, log, pictures, report")->group("Run");
-  command.add_flag("--resume", job->resume,
-                   "continue the run in --out, exactly where its checkpoint is; data, network and rates are its own")
-      ->group("Run");
-  command.add_option("--ckpt", job->ckpt, "with --resume: this checkpoint instead of the newest")->group("Run");
-  command.add_flag("--overwrite", job->overwrite, "replace the run in --out")->group("Run");
-  add_key_flags(command, job->config, *names);
 }
 
 // ---- cache-f -------------------------------------------------------------------------------------------------------

@@ -43,27 +43,15 @@ void print_result(const TrainResult& result, bool json) {
 }  // namespace
 
 void add_train_command(CLI::App& app) {
-  auto job = std::make_shared<TrainJob>();
-  auto names = std::make_shared<FlagNames>();
-  CLI::App& command = add_command(
+  add_training_command<TrainJob>(
       app, "train", "Train a diffusion model on images",
       "mote train --data fashion-mnist --unet fmnist --steps 1500 --batch 64 --out runs/first --seed 1\n"
       "  mote train --out runs/first --resume --steps 3000",
-      job->common, [job, names] {
-        job->given = given_flags(*names);
-        job->config.seed = job->common.seed;
-        job->config.precision = job->common.precision;
-        TrainResult result = train(*job);
-        print_result(result, job->common.json);
-        if (result.signal) throw Exit{128 + result.signal};
+      [](const TrainJob& job) {
+        TrainResult result = train(job);
+        print_result(result, job.common.json);
+        return result.signal;
       });
-  command.add_option("--out", job->out, "run folder: checkpoints, log, samples, report")->group("Run");
-  command.add_flag("--resume", job->resume,
-                   "continue the run in --out, exactly where its checkpoint is; data, network and rates are its own")
-      ->group("Run");
-  command.add_option("--ckpt", job->ckpt, "with --resume: this checkpoint instead of the newest")->group("Run");
-  command.add_flag("--overwrite", job->overwrite, "replace the run in --out")->group("Run");
-  add_key_flags(command, job->config, *names);
 }
 
 }  // namespace mote::apps

@@ -59,23 +59,29 @@ std::string toml_value(const std::string&, const T& value) {
   return text_of(value);
 }
 
-/// What every training is told about data, optimisation and output.
+/// What every training is told about optimisation and output.
 template <class Config>
-void require_common(const Config& c) {
-  require(c.size >= 0 && c.size <= 4096, "size", c.size, "0 (as it is) to 4096");
-  require(c.channels == 0 || c.channels == 1 || c.channels == 3, "channels", c.channels, "0 (as it is), 1 or 3");
-  require(c.limit >= 0, "limit", c.limit, "0 (all) or more");
-  require(c.T >= 1 && c.T <= 100000, "T", c.T, "1 to 100000");
+void require_training(const Config& c) {
   require(c.batch >= 1 && c.batch <= 65536, "batch", c.batch, "1 to 65536");
   require(std::isfinite(c.lr) && c.lr > 0, "lr", c.lr, "a positive number");
   require(c.warmup >= 0, "warmup", c.warmup, "0 or more");
   require(c.lr_schedule == "constant" || c.lr_schedule == "cosine", "lr-schedule", c.lr_schedule, "constant or cosine");
   require(std::isfinite(c.weight_decay) && c.weight_decay >= 0, "weight-decay", c.weight_decay, "0 or more");
   require(std::isfinite(c.clip) && c.clip >= 0, "clip", c.clip, "0 (no clipping) or more");
-  require(c.ema >= 0 && c.ema < 1, "ema", c.ema, "0 (none) or more, and below 1");
   precision_named(c.precision);
   require(c.log_every >= 1, "log-every", c.log_every, "1 or more");
   require(c.save_every >= 0, "save-every", c.save_every, "0 (only at the end) or more");
+}
+
+/// The same, with what those on images are told about data and diffusion.
+template <class Config>
+void require_common(const Config& c) {
+  require(c.size >= 0 && c.size <= 4096, "size", c.size, "0 (as it is) to 4096");
+  require(c.channels == 0 || c.channels == 1 || c.channels == 3, "channels", c.channels, "0 (as it is), 1 or 3");
+  require(c.limit >= 0, "limit", c.limit, "0 (all) or more");
+  require(c.T >= 1 && c.T <= 100000, "T", c.T, "1 to 100000");
+  require_training(c);
+  require(c.ema >= 0 && c.ema < 1, "ema", c.ema, "0 (none) or more, and below 1");
   require(c.sample_every >= 0, "sample-every", c.sample_every, "0 (only at the end) or more");
 }
 

@@ -487,27 +487,19 @@ std::vector<std::string> dataset_splits(const std::string& spec) {
 
 DatasetReport check_dataset(const DataOptions& options) {
   DatasetReport report;
-  auto collect = [&](const auto& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      if (error.kind() != Error::Kind::data) throw;
-      report.problems.push_back(error.what());
-    }
-  };
   require_options(options);
   auto [kind, rest] = parse_spec(options.spec);
   if (kind != "folder") {
-    collect([&] { report.count = load_dataset(options).count(); });
+    report.collect([&] { report.count = load_dataset(options).count(); });
     return report;
   }
   Pictures pictures;
-  collect([&, folder = rest] { pictures = list_pictures(folder, options); });
+  report.collect([&, folder = rest] { pictures = list_pictures(folder, options); });
   std::string first_path, first_misfit;
   Shape first;
   int64_t misfits = 0;  // a folder of photographs may have thousands: they are one problem
   for (const std::string& path : pictures.paths) {
-    collect([&] {
+    report.collect([&] {
       Tensor image = load_picture(path, options);
       if (first_path.empty()) {
         first_path = path;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tensor/error.h"
 #include "tensor/tensor.h"
 
 namespace mote::apps {
@@ -64,6 +65,17 @@ std::vector<std::string> dataset_splits(const std::string& spec);
 struct DatasetReport {
   int64_t count = 0;                   // images that can be used
   std::vector<std::string> problems;   // one text each, naming the file; empty if all is well
+
+  /// Runs work(); an Error(data) that it throws becomes a problem.
+  template <class Work>
+  void collect(const Work& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      if (error.kind() != Error::Kind::data) throw;
+      problems.push_back(error.what());
+    }
+  }
 };
 /// Reads everything that load_dataset would read and reports all that is wrong: a folder is read on after a broken
 /// picture. Throws Error(usage) as load_dataset does.

@@ -108,4 +108,14 @@ std::string run_name(const std::string& folder) {
   return name.empty() || name == "." ? fs::absolute(folder).lexically_normal().parent_path().filename().string() : name;
 }
 
+std::string write_page(Page& page, const std::string& folder) {
+  page.heading("Configuration");
+  std::string config = read_text(folder + "/config.toml");
+  if (config.empty()) page.note("config.toml is missing.");
+  else page.html("<pre>" + escape_html(config) + "</pre>\n");
+  std::string path = folder + "/report.html";
+  io::write_file_atomic(path, page.finish());
+  return path;
+}
+
 }  // namespace mote::apps

@@ -29,4 +29,7 @@ std::string read_text(const std::string& path);       // "" if there is no such 
 /// The name of a run: the last part of its folder's path.
 std::string run_name(const std::string& folder);
 
+/// Ends the report of a run: adds its config.toml, writes FOLDER/report.html atomically and returns its path.
+std::string write_page(Page& page, const std::string& folder);
+
 }  // namespace mote::apps

@@ -244,22 +244,14 @@ std::vector<std::string> pair_splits(const std::string& spec) {
 DatasetReport check_pairs(const PairOptions& options) {
   require_options(options);
   DatasetReport report;
-  auto collect = [&](const auto& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      if (error.kind() != Error::Kind::data) throw;
-      report.problems.push_back(error.what());
-    }
-  };
   if (!options.spec.starts_with("pairs:")) {
-    collect([&] { report.count = load_pairs(options).count(); });
+    report.collect([&] { report.count = load_pairs(options).count(); });
     return report;
   }
   PairFolder folder;
   MaskRule rule;
   std::vector<std::string> names;
-  collect([&] {
+  report.collect([&] {
     folder = open_folder(path_of(options.spec));
     rule = rule_for(folder, options, true);
     cut_validation(folder);
@@ -272,7 +264,7 @@ DatasetReport check_pairs(const PairOptions& options) {
   Shape shape;
   for (const std::string& name : names) {
     if (!folder.masks.count(name)) continue;
-    collect([&] {
+    report.collect([&] {
       Pair pair = load_pair(folder, name, rule, options);
       if (first.empty()) {
         first = name;
@@ -283,7 +275,7 @@ DatasetReport check_pairs(const PairOptions& options) {
     });
   }
   // What can only be said of the whole, once every file can be read.
-  if (report.problems.empty()) collect([&] { rule_for(open_folder(path_of(options.spec)), options, false); });
+  if (report.problems.empty()) report.collect([&] { rule_for(open_folder(path_of(options.spec)), options, false); });
   return report;
 }
 

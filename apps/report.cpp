@@ -192,15 +192,7 @@ std::string write_report(const std::string& folder, const std::string& what,
   add_numbers(page, numbers, log);
   add_grids(page, folder);
   add_curves(page, log);
-  page.heading("Configuration");
-  std::string config = read_text(folder + "/config.toml");
-  if (config.empty())
-    page.note("config.toml is missing.");
-  else
-    page.html("<pre>" + escape_html(config) + "</pre>\n");
-  std::string path = folder + "/report.html";
-  io::write_file_atomic(path, page.finish());
-  return path;
+  return write_page(page, folder);
 }
 
 }  // namespace mote::apps

@@ -1,25 +1,16 @@
 #include "apps/restore_checkpoint.h"
 
-#include <charconv>
 #include <filesystem>
 
+#include "apps/checkpoint_file.h"
 #include "apps/common.h"
 #include "apps/report.h"
 #include "apps/restore_config.h"
-#include "tensor/io/safetensors.h"
 
 namespace mote::apps {
 namespace {
 
-using Metadata = std::map<std::string, std::string>;
-
-constexpr const char* kHash = "mote.hash";   // over the whole content, written and compared by io::*_safetensors
-
-struct Part {
-  const char* prefix;
-  nn::NamedTensors RestoreCheckpoint::*tensors;
-};
-constexpr Part kParts[] = {{"e2e.", &RestoreCheckpoint::e2e},   {"e2e_ema.", &RestoreCheckpoint::e2e_ema},
+constexpr CheckpointPart<RestoreCheckpoint> kParts[] = {{"e2e.", &RestoreCheckpoint::e2e},   {"e2e_ema.", &RestoreCheckpoint::e2e_ema},
                            {"model.", &RestoreCheckpoint::model}, {"ema.", &RestoreCheckpoint::ema},
                            {"opt.m.", &RestoreCheckpoint::m},    {"opt.v.", &RestoreCheckpoint::v}};
 
@@ -36,30 +27,17 @@ void for_numbers(C& c, const Visit& visit) {
 }
 
 RestoreCheckpoint from_metadata(const std::string& path, const Metadata& metadata) {
-  auto text = [&](const std::string& key) -> const std::string& {
-    auto found = metadata.find(key);
-    if (found == metadata.end())
-      fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is missing",
-           key == "format" ? "; this is not a checkpoint of mote" : "");
-    return found->second;
-  };
-  if (text("format") != kRestoreFormat)
-    fail(Error::Kind::checkpoint, path, ": metadata 'format' is '", text("format"), "', needed is ", kRestoreFormat,
-         ": this is no checkpoint of mote restore train");
-  if (text("version") != "1")
-    fail(Error::Kind::checkpoint, path, ": written in version ", text("version"), ", this program reads version 1");
+  auto text = [&](const std::string& key) -> const std::string& { return metadata_text(path, metadata, key); };
+  require_format(path, metadata, kRestoreFormat, "mote restore train");
   RestoreCheckpoint c;
   c.path = path;
   for_numbers(c, [&](const char* key, auto& value) {
-    const std::string& given = text(key);
-    auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), value);
-    if (error != std::errc() || end != given.data() + given.size())
-      fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is '", given, "', not a whole number");
+    value = metadata_number<std::decay_t<decltype(value)>>(path, key, text(key));
   });
   c.data = text("data");
   c.data_hash = text("data_hash");
   c.train = text("train");
-  c.hash = text(kHash);
+  c.hash = text(kHashKey);
   try {
     if (c.step < 0 || c.e2e_steps < 0) fail(Error::Kind::checkpoint, "metadata 'step' or 'e2e_steps' is negative");
     c.config = resensemble::model_config_from_json(text("config"));
@@ -85,7 +63,7 @@ void require_room(const RestoreCheckpoint& c, int64_t bytes) {
 }
 
 /// The names that a part must have: those of the network it belongs to.
-nn::NamedTensors expected_of(const Part& part, const RestoreCheckpoint& c, const nn::NamedTensors& e2e,
+nn::NamedTensors expected_of(const CheckpointPart<RestoreCheckpoint>& part, const RestoreCheckpoint& c, const nn::NamedTensors& e2e,
                              const nn::NamedTensors& model) {
   bool is_e2e = part.tensors == &RestoreCheckpoint::e2e || part.tensors == &RestoreCheckpoint::e2e_ema;
   bool is_moment = part.tensors == &RestoreCheckpoint::m || part.tensors == &RestoreCheckpoint::v;
@@ -104,38 +82,22 @@ void save_restore_checkpoint(const std::string& path, RestoreCheckpoint& c) {
   Metadata metadata = {{"format", kRestoreFormat}, {"version", "1"},   {"data", c.data},
                        {"data_hash", c.data_hash}, {"train", c.train}, {"config", resensemble::to_json(c.config)}};
   if (c.e2e_config) metadata["e2e_config"] = nn::to_json(*c.e2e_config);
-  for_numbers(c, [&](const char* key, auto value) { metadata[key] = std::to_string(value); });
-  nn::NamedTensors tensors;
-  for (const Part& part : kParts) {
-    require_finite(concat_text("tensor of ", part.prefix, "*:"), c.*part.tensors);
-    for (const auto& [name, tensor] : c.*part.tensors) tensors.emplace_back(part.prefix + name, tensor);
-  }
-  io::save_safetensors(path, tensors, metadata);
-  c.hash = io::read_safetensors_header(path).second.at(kHash);
+  for_numbers(c, [&](const char* key, auto value) { metadata[key] = number_as_text(value); });
+  for (const auto& part : kParts) require_finite(concat_text("tensor of ", part.prefix, "*:"), c.*part.tensors);
+  c.hash = save_checkpoint_file(path, tensors_of(c, kParts), metadata);
 }
 
 RestoreCheckpoint load_restore_checkpoint(const std::string& path) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
-  io::Safetensors file = io::load_safetensors(path);
+  io::Safetensors file = load_checkpoint_file(path);
   RestoreCheckpoint c = from_metadata(path, file.metadata);
   require_room(c, int64_t(std::filesystem::file_size(path)));
   nn::NamedTensors e2e = c.e2e_config ? nn::E2ENet(*c.e2e_config, 0).parameters() : nn::NamedTensors{};
   nn::NamedTensors model = nn::Denoiser(c.config.net, 0).parameters();
   size_t known = 0;
-  for (const Part& part : kParts) {
-    bool any = false;
-    for (const auto& entry : file.tensors) any = any || entry.first.starts_with(part.prefix);
-    if (!any) continue;
-    for (const auto& [name, expected] : expected_of(part, c, e2e, model)) {
-      auto found = file.tensors.find(part.prefix + name);
-      if (found == file.tensors.end() || !(found->second.shape() == expected.shape()) ||
-          found->second.dtype() != DType::f32)
-        fail(Error::Kind::checkpoint, path, ": tensor '", part.prefix, name, "' must be ", describe(expected),
-             " for the networks of the metadata; ", found == file.tensors.end() ? "it is missing" : "it is another");
-      (c.*part.tensors).emplace_back(name, found->second);
-      ++known;
-    }
+  for (const auto& part : kParts) {
+    if (!has_part(file, part.prefix)) continue;
+    c.*part.tensors = take_part(path, file, part.prefix, expected_of(part, c, e2e, model));
+    known += (c.*part.tensors).size();
   }
   if (known != file.tensors.size())
     fail(Error::Kind::checkpoint, path, ": has ", file.tensors.size(), " tensors, the networks of the metadata ",
@@ -143,25 +105,14 @@ RestoreCheckpoint load_restore_checkpoint(const std::string& path) {
   if (c.e2e_config && c.e2e.empty()) fail(Error::Kind::checkpoint, path, ": the end-to-end network (e2e.*) is missing");
   if (!c.trains_e2e() && c.model.empty()) fail(Error::Kind::checkpoint, path, ": holds no weights of the denoiser");
   try {
-    for (const Part& part : kParts) require_finite(concat_text("tensor of ", part.prefix, "*:"), c.*part.tensors);
+    for (const auto& part : kParts) require_finite(concat_text("tensor of ", part.prefix, "*:"), c.*part.tensors);
   } catch (const Error& error) {
     fail(Error::Kind::checkpoint, path, ": ", error.what());
   }
   return c;
 }
 
-bool is_restore_run(const std::string& folder) {
-  std::error_code ignored;
-  std::string path = folder + "/" + kCheckpointFile;
-  if (!std::filesystem::exists(path, ignored)) return false;
-  try {
-    Metadata metadata = io::read_safetensors_header(path).second;
-    auto format = metadata.find("format");
-    return format != metadata.end() && format->second == kRestoreFormat;
-  } catch (const Error&) {
-    return false;   // the report of an ordinary run says what is wrong with the file
-  }
-}
+bool is_restore_run(const std::string& folder) { return is_run_of(folder, kRestoreFormat); }
 
 RestoreNets nets_of(const RestoreCheckpoint& c, const std::string& weights, Device device) {
   if (weights != "ema" && weights != "model")

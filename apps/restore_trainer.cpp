@@ -13,6 +13,7 @@
 #include "apps/restore_draw.h"
 #include "apps/run_dir.h"
 #include "apps/signals.h"
+#include "apps/training_meter.h"
 #include "apps/trainer.h"
 #include "apps/weights.h"
 #include "nn/segmentation_losses.h"
@@ -28,15 +29,6 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 constexpr uint64_t kE2E = 0x653265;      // "e2e": key of the stream that its initial weights are drawn from
 constexpr uint64_t kGridSeed = 0;        // of the grids: the same at every step, so that they can be compared
-
-struct Stopped {};   // a signal came while a grid was drawn
-
-void check_job(const RestoreJob& job) {
-  if (job.resume && job.overwrite)
-    fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
-  if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
-  if (!job.resume) validate(job.config);
-}
 
 // ---- The run -------------------------------------------------------------------------------------------------------
 
@@ -82,11 +74,8 @@ class RestoreTrainer {
   int64_t saved_step_ = -1, sampled_step_ = -1;
   std::string saved_hash_;
   bool keep_current_ = true;   // as the previous checkpoint; false if the run goes on from another one
-  // since the last log record
-  int64_t window_steps_ = 0;
-  double window_loss_ = 0, window_seconds_ = 0, window_wait_ = 0, grad_norm_ = 0, lr_ = 0;
-  double trained_seconds_ = 0, shown_loss_ = NAN;
-  int64_t trained_steps_ = 0;
+  TrainingMeter meter_;
+  double grad_norm_ = 0, lr_ = 0;
 };
 
 RestoreTrainer::RestoreTrainer(const RestoreJob& job, Device device, RunDir& run, const RestoreConfig& config,
@@ -110,11 +99,7 @@ RestoreTrainer::RestoreTrainer(const RestoreJob& job, Device device, RunDir& run
   if (!from) return;
   copy_into(arena_->views(optimizer_->m()), from->m);
   copy_into(arena_->views(optimizer_->v()), from->v);
-  const nn::NamedTensors& averaged = trains_e2e() ? from->e2e_ema : from->ema;
-  if (config_.ema > 0) {
-    if (averaged.empty()) fail(Error::Kind::checkpoint, from->path, ": the averaged weights are missing");
-    copy_into(arena_->views(optimizer_->ema()), averaged);
-  }
+  resume_average(*arena_, *optimizer_, trains_e2e() ? from->e2e_ema : from->ema, from->path);
 }
 
 /// Weights and counters of the checkpoint that the run goes on from.
@@ -207,37 +192,26 @@ void RestoreTrainer::step() {
     stop(error.what());
   }
   ++step_;
-  ++trained_steps_;
-  ++window_steps_;
-  window_loss_ += value;
-  window_wait_ += waited;
-  double passed = seconds_since(begun);
-  window_seconds_ += passed;
-  trained_seconds_ += passed;
-  shown_loss_ = std::isnan(shown_loss_) ? value : 0.98 * shown_loss_ + 0.02 * value;
+  meter_.add(value, waited, seconds_since(begun));
 }
 
 // ---- Log, checkpoint, grid -----------------------------------------------------------------------------------------
 
 std::string RestoreTrainer::loss_text() const {
-  char text[48];
-  std::snprintf(text, sizeof text, "loss %.4f%s", shown_loss_, trains_e2e() ? ", end-to-end" : "");
-  return std::isfinite(shown_loss_) ? text : "";
+  return meter_.loss_text(trains_e2e() ? ", end-to-end" : "");
 }
 
 /// Called before the next phase begins: a record holds losses of one network.
 void RestoreTrainer::log() {
-  if (window_steps_ == 0) return;
-  auto steps = double(window_steps_);
+  if (meter_.steps() == 0) return;
   Json record = {{"step", step_}, {"images", step_ * config_.batch},
-                 {"phase", step_ <= config_.e2e_steps ? "end-to-end" : "diffusion"}, {"loss", window_loss_ / steps},
+                 {"phase", step_ <= config_.e2e_steps ? "end-to-end" : "diffusion"}, {"loss", meter_.loss()},
                  {"lr", lr_}, {"grad_norm", grad_norm_},
-                 {"images_per_s", steps * double(config_.batch) / window_seconds_},
-                 {"data_ms", 1000 * window_wait_ / steps},
+                 {"images_per_s", meter_.images_per_s(config_.batch)},
+                 {"data_ms", meter_.data_ms()},
                  {"rss_mib", double(resident_bytes()) / (1 << 20)}};
   run_.append_log(record.dump());
-  window_steps_ = 0;
-  window_loss_ = window_seconds_ = window_wait_ = 0;
+  meter_.clear_window();
 }
 
 void RestoreTrainer::save() {
@@ -322,7 +296,7 @@ RestoreResult RestoreTrainer::run() {
       if (due(config_.log_every) || step_ == total_steps_ || phase_ends) log();
       if (phase_ends) {
         begin_phase();
-        shown_loss_ = NAN;
+        meter_.forget_loss();
       }
       if (due(config_.save_every)) save();
       if (due(config_.sample_every)) sample();
@@ -345,9 +319,9 @@ RestoreResult RestoreTrainer::run() {
   result.images = step_ * config_.batch;
   result.parameters = denoiser_.parameter_count();
   result.e2e_parameters = e2e_ ? e2e_->parameter_count() : 0;
-  result.loss = shown_loss_;
+  result.loss = meter_.shown_loss();
   result.seconds = seconds_since(begun);
-  result.images_per_s = trained_steps_ > 0 ? double(trained_steps_ * config_.batch) / trained_seconds_ : 0;
+  result.images_per_s = meter_.total_images_per_s(config_.batch);
   result.signal = stop_signal();
   result.report = write_restore_report(run_.path());
   return result;
@@ -356,11 +330,10 @@ RestoreResult RestoreTrainer::run() {
 }  // namespace
 
 RestoreResult train_restoration(const RestoreJob& job) {
-  check_job(job);
+  RunDir::Open how = opening_of(job);
+  if (!job.resume) validate(job.config);
   Device device = start(job.common);
-  RunDir run(job.out, job.resume      ? RunDir::Open::resume
-                      : job.overwrite ? RunDir::Open::overwrite
-                                      : RunDir::Open::fresh);
+  RunDir run(job.out, how);
   if (!job.resume) return RestoreTrainer(job, device, run, job.config, nullptr).run();
   RestoreCheckpoint from = job.ckpt.empty()
                                ? load_newest(job.out, "to continue from it, add --ckpt {}", load_restore_checkpoint)

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "tensor/error.h"
+
 namespace mote::apps {
 
 class RunDir {
@@ -39,5 +41,15 @@ class RunDir {
   bool created_ = false;
   int lock_ = -1;
 };
+
+/// How a training job with the flags --resume, --overwrite and --ckpt opens its folder. Throws Error(usage) if they
+/// contradict each other.
+template <class Job>
+RunDir::Open opening_of(const Job& job) {
+  if (job.resume && job.overwrite)
+    fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
+  if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
+  return job.resume ? RunDir::Open::resume : job.overwrite ? RunDir::Open::overwrite : RunDir::Open::fresh;
+}
 
 }  // namespace mote::apps

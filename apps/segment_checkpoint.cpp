@@ -1,29 +1,21 @@
 #include "apps/segment_checkpoint.h"
 
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "apps/checkpoint_file.h"
 #include "diffusion/resensemble/model.h"
 #include "nn/e2e_net.h"
-#include "tensor/io/safetensors.h"
 
 namespace mote::apps {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-using Metadata = std::map<std::string, std::string>;
 
-constexpr const char* kHash = "mote.hash";   // over the whole content, written and compared by io::*_safetensors
-
-struct Part {
-  const char* prefix;
-  nn::NamedTensors SegmentCheckpoint::*tensors;
-};
-constexpr Part kParts[] = {{"model.", &SegmentCheckpoint::model},
+constexpr CheckpointPart<SegmentCheckpoint> kParts[] = {{"model.", &SegmentCheckpoint::model},
                            {"ema.", &SegmentCheckpoint::ema},
                            {"opt.m.", &SegmentCheckpoint::m},
                            {"opt.v.", &SegmentCheckpoint::v},
@@ -59,36 +51,16 @@ void for_numbers(C& c, const Visit& visit) {
   visit("best_step", c.best_step);
 }
 
-template <class T>
-std::string number_as_text(T value) {
-  char text[32];   // to_chars gives the shortest text that reads back as the same number
-  auto [end, error] = std::to_chars(text, text + sizeof text, value);
-  return std::string(text, end);
-}
-
 SegmentCheckpoint from_metadata(const std::string& path, const Metadata& metadata) {
-  auto text = [&](const std::string& key) -> const std::string& {
-    auto found = metadata.find(key);
-    if (found == metadata.end())
-      fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is missing",
-           key == "format" ? "; this is not a checkpoint of mote" : "");
-    return found->second;
-  };
-  if (text("format") != kSegmentFormat)
-    fail(Error::Kind::checkpoint, path, ": metadata 'format' is '", text("format"), "', needed is ", kSegmentFormat,
-         ": this is no checkpoint of mote segment");
-  if (text("version") != "1")
-    fail(Error::Kind::checkpoint, path, ": written in version ", text("version"), ", this program reads version 1");
+  auto text = [&](const std::string& key) -> const std::string& { return metadata_text(path, metadata, key); };
+  require_format(path, metadata, kSegmentFormat, "mote segment");
   SegmentCheckpoint c;
   c.path = path;
   for_texts(c, [&](const char* key, std::string& value) { value = text(key); });
   for_numbers(c, [&](const char* key, auto& value) {
-    const std::string& given = text(key);
-    auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), value);
-    if (error != std::errc() || end != given.data() + given.size())
-      fail(Error::Kind::checkpoint, path, ": metadata '", key, "' is '", given, "', not a number");
+    value = metadata_number<std::decay_t<decltype(value)>>(path, key, text(key));
   });
-  c.hash = text(kHash);
+  c.hash = text(kHashKey);
   try {
     c.class_names = Json::parse(text("class_names")).get<std::vector<std::string>>();
   } catch (const std::exception& error) {
@@ -128,17 +100,11 @@ void save_segment_checkpoint(const std::string& path, SegmentCheckpoint& c) {
   Metadata metadata = {{"format", kSegmentFormat}, {"version", "1"}, {"class_names", Json(c.class_names).dump()}};
   for_texts(c, [&](const char* key, const std::string& value) { metadata[key] = value; });
   for_numbers(c, [&](const char* key, auto value) { metadata[key] = number_as_text(value); });
-  nn::NamedTensors tensors;
-  for (const Part& part : kParts)
-    for (const auto& [name, tensor] : c.*part.tensors) tensors.emplace_back(part.prefix + name, tensor);
-  io::save_safetensors(path, tensors, metadata);
-  c.hash = io::read_safetensors_header(path).second.at(kHash);
+  c.hash = save_checkpoint_file(path, tensors_of(c, kParts), metadata);
 }
 
 SegmentCheckpoint load_segment_checkpoint(const std::string& path) {
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) fail(Error::Kind::checkpoint, "there is no checkpoint at ", path);
-  io::Safetensors file = io::load_safetensors(path);
+  io::Safetensors file = load_checkpoint_file(path);
   SegmentCheckpoint c = from_metadata(path, file.metadata);
   std::unique_ptr<nn::Module> module;
   try {
@@ -149,24 +115,15 @@ SegmentCheckpoint load_segment_checkpoint(const std::string& path) {
     fail(Error::Kind::checkpoint, path, ": ", error.what());
   }
   size_t known = 0;
-  for (const Part& part : kParts) {
-    bool any = part.tensors == &SegmentCheckpoint::model;
-    for (const auto& entry : file.tensors) any = any || entry.first.starts_with(part.prefix);
-    if (!any) continue;
-    for (const auto& [name, expected] : module->parameters()) {
-      auto found = file.tensors.find(part.prefix + name);
-      if (found == file.tensors.end() || !(found->second.shape() == expected.shape()) ||
-          found->second.dtype() != DType::f32)
-        fail(Error::Kind::checkpoint, path, ": tensor '", part.prefix, name, "' must be ", describe(expected),
-             " for the network of the metadata; ", found == file.tensors.end() ? "it is missing" : "it is another");
-      (c.*part.tensors).emplace_back(name, found->second);
-      ++known;
-    }
+  for (const auto& part : kParts) {
+    if (part.tensors != &SegmentCheckpoint::model && !has_part(file, part.prefix)) continue;
+    c.*part.tensors = take_part(path, file, part.prefix, module->parameters());
+    known += (c.*part.tensors).size();
   }
   if (known != file.tensors.size())
     fail(Error::Kind::checkpoint, path, ": has ", file.tensors.size(), " tensors, the network of the metadata ", known);
   try {
-    for (const Part& part : kParts) require_finite(std::string("tensor of ") + part.prefix + "*", c.*part.tensors);
+    for (const auto& part : kParts) require_finite(std::string("tensor of ") + part.prefix + "*", c.*part.tensors);
   } catch (const Error& error) {
     fail(Error::Kind::checkpoint, path, ": ", error.what());
   }
@@ -185,17 +142,6 @@ SegmentCheckpoint load_segment(const std::string& flag, const std::string& given
   return c;
 }
 
-bool is_segment_run(const std::string& folder) {
-  std::error_code error;
-  std::string path = folder + "/" + kCheckpointFile;
-  if (!fs::exists(path, error)) return false;
-  try {
-    auto metadata = io::read_safetensors_header(path).second;
-    auto format = metadata.find("format");
-    return format != metadata.end() && format->second == kSegmentFormat;
-  } catch (const Error&) {
-    return false;   // the report of an ordinary run says what is wrong with the file
-  }
-}
+bool is_segment_run(const std::string& folder) { return is_run_of(folder, kSegmentFormat); }
 
 }  // namespace mote::apps

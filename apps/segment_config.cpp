@@ -5,6 +5,7 @@
 
 namespace mote::apps {
 using config_keys::require;
+using config_keys::require_training;
 
 namespace {
 
@@ -17,15 +18,7 @@ void require_shared(const Config& c) {
           "0 (as the data say) or 2 to 255");
   require(c.ignore >= -1 && c.ignore <= 255, "ignore", c.ignore, "-1 (none) to 255");
   require(c.shift >= 0 && c.shift <= 1024, "shift", c.shift, "0 to 1024");
-  require(c.batch >= 1 && c.batch <= 65536, "batch", c.batch, "1 to 65536");
-  require(std::isfinite(c.lr) && c.lr > 0, "lr", c.lr, "a positive number");
-  require(c.warmup >= 0, "warmup", c.warmup, "0 or more");
-  require(c.lr_schedule == "constant" || c.lr_schedule == "cosine", "lr-schedule", c.lr_schedule, "constant or cosine");
-  require(std::isfinite(c.weight_decay) && c.weight_decay >= 0, "weight-decay", c.weight_decay, "0 or more");
-  require(std::isfinite(c.clip) && c.clip >= 0, "clip", c.clip, "0 (no clipping) or more");
-  precision_named(c.precision);
-  require(c.log_every >= 1, "log-every", c.log_every, "1 or more");
-  require(c.save_every >= 0, "save-every", c.save_every, "0 (only at the end) or more");
+  require_training(c);
   if (!is_pair_spec(c.data))
     fail(Error::Kind::usage, "--data: '", c.data, "' has no masks; pairs:DIR or synthetic:NAME is needed");
 }

@@ -9,6 +9,7 @@
 #include "apps/progress.h"
 #include "apps/segment_report.h"
 #include "apps/signals.h"
+#include "apps/training_meter.h"
 #include "apps/weights.h"
 #include "tensor/io/file.h"
 
@@ -40,10 +41,7 @@ class Loop {
     if (!from) return;
     copy_into(arena_->views(optimizer_->m()), from->m);
     copy_into(arena_->views(optimizer_->v()), from->v);
-    if (optimizer_->ema().defined()) {
-      if (from->ema.empty()) fail(Error::Kind::checkpoint, from->path, ": the averaged weights (ema.*) are missing");
-      copy_into(arena_->views(optimizer_->ema()), from->ema);
-    }
+    resume_average(*arena_, *optimizer_, from->ema, from->path);
     optimizer_->set_steps(step_);
   }
 
@@ -61,7 +59,7 @@ class Loop {
     try {
       while (step_ < o_.steps && !stop_signal()) {
         step();
-        progress_.update(step_, loss_text());
+        progress_.update(step_, meter_.loss_text());
         bool is_last = step_ == o_.steps;
         if (step_ % o_.log_every == 0 || is_last) log();
         // Before the save: a checkpoint of this step must know what the validation of this step has found.
@@ -79,10 +77,10 @@ class Loop {
     result.step = step_;
     result.images = step_ * o_.batch;
     result.parameters = task_.module().parameter_count();
-    result.loss = shown_loss_;
+    result.loss = meter_.shown_loss();
     result.score = score_;
     result.seconds = seconds_since(begun);
-    result.images_per_s = trained_ > 0 ? double(trained_ * o_.batch) / trained_seconds_ : 0;
+    result.images_per_s = meter_.total_images_per_s(o_.batch);
     result.signal = stop_signal();
     task_.finish(result);
     result.report = write_segment_report(run_.path());
@@ -111,22 +109,15 @@ class Loop {
       stop(error.what());
     }
     ++step_;
-    ++trained_;
-    ++window_;
-    window_loss_ += value;
-    double passed = seconds_since(begun);
-    window_seconds_ += passed;
-    trained_seconds_ += passed;
-    shown_loss_ = std::isnan(shown_loss_) ? value : 0.98 * shown_loss_ + 0.02 * value;
+    meter_.add(value, 0, seconds_since(begun));
   }
 
   void log() {
-    Json record = {{"step", step_}, {"images", step_ * o_.batch}, {"loss", window_loss_ / double(window_)}, {"lr", lr_},
-                   {"grad_norm", grad_norm_}, {"images_per_s", double(window_ * o_.batch) / window_seconds_},
+    Json record = {{"step", step_}, {"images", step_ * o_.batch}, {"loss", meter_.loss()}, {"lr", lr_},
+                   {"grad_norm", grad_norm_}, {"images_per_s", meter_.images_per_s(o_.batch)},
                    {"rss_mib", double(resident_bytes()) / (1 << 20)}};
     run_.append_log(record.dump());
-    window_ = 0;
-    window_loss_ = window_seconds_ = 0;
+    meter_.clear_window();
   }
 
   void validate() {
@@ -162,12 +153,6 @@ class Loop {
     saved_hash_ = c.hash;
   }
 
-  std::string loss_text() const {
-    char text[32];
-    std::snprintf(text, sizeof text, "loss %.4f", shown_loss_);
-    return std::isfinite(shown_loss_) ? text : "";
-  }
-
   SegmentTask& task_;
   RunDir& run_;
   const LoopOptions& o_;
@@ -175,11 +160,11 @@ class Loop {
   Progress progress_;
   std::optional<nn::Arena> arena_;
   std::optional<nn::Optimizer> optimizer_;
-  int64_t step_ = 0, saved_step_ = -1, trained_ = 0, window_ = 0;   // step_: done; window_: since the last record
+  int64_t step_ = 0, saved_step_ = -1;   // step_: done
   bool keep_current_ = true;
   std::string saved_hash_;
-  double window_loss_ = 0, window_seconds_ = 0, trained_seconds_ = 0;
-  double grad_norm_ = 0, lr_ = 0, shown_loss_ = NAN, score_ = NAN;
+  TrainingMeter meter_;
+  double grad_norm_ = 0, lr_ = 0, score_ = NAN;
 };
 
 }  // namespace

@@ -8,10 +8,9 @@
 #include "apps/run_dir.h"
 #include "apps/segment_checkpoint.h"
 #include "apps/segment_trainer.h"
+#include "apps/signals.h"
 
 namespace mote::apps {
-
-struct Stopped {};   // a signal came during a validation that may be left out
 
 class SegmentTask {
  public:
@@ -50,15 +49,11 @@ SegmentResult run_loop(SegmentTask& task, RunDir& run, const LoopOptions& option
 /// from).
 template <class Config, class Run>
 SegmentResult run_job(const SegmentJob<Config>& job, const char* what, const std::string& kind, const Run& run) {
-  if (job.resume && job.overwrite)
-    fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
-  if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
+  RunDir::Open how = opening_of(job);
   if (job.out.empty()) fail(Error::Kind::usage, "--out: the run folder is missing");
   if (!job.resume) validate(job.config);
   Device device = start(job.common);
-  RunDir folder(job.out, job.resume      ? RunDir::Open::resume
-                         : job.overwrite ? RunDir::Open::overwrite
-                                         : RunDir::Open::fresh);
+  RunDir folder(job.out, how);
   if (!job.resume) return run(device, folder, job.config, static_cast<const SegmentCheckpoint*>(nullptr));
   SegmentCheckpoint from = job.ckpt.empty()
                                ? load_newest(job.out, "to continue from it, add --ckpt {}", load_segment_checkpoint)

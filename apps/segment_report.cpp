@@ -3,45 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "apps/common.h"
 #include "apps/page.h"
+#include "apps/run_log.h"
 #include "apps/segment_checkpoint.h"
 #include "apps/svg.h"
-#include "tensor/io/file.h"
 
 namespace mote::apps {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
-
-struct Log {
-  std::vector<Json> training, validations;   // records of log.jsonl in order
-  int64_t bad_lines = 0;
-};
-
-Log read_log(const std::string& path) {
-  Log log;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) {
-    Json record = Json::parse(line, nullptr, false);
-    if (!record.is_object() || !record.contains("step")) ++log.bad_lines;
-    else (record.contains("validation") ? log.validations : log.training).push_back(std::move(record));
-  }
-  return log;
-}
-
-std::vector<double> column(const std::vector<Json>& records, const char* key) {
-  std::vector<double> values;
-  for (const Json& record : records) {
-    auto found = record.find(key);
-    values.push_back(found != record.end() && found->is_number() ? found->get<double>() : NAN);
-  }
-  return values;
-}
 
 void add_numbers(Page& page, const std::string& folder) {
   page.html("<div class=\"numbers\">\n");
@@ -69,15 +41,15 @@ void add_numbers(Page& page, const std::string& folder) {
   if (!problem.empty()) page.note("The checkpoint could not be read: " + problem);
 }
 
-void add_curves(Page& page, const Log& log) {
+void add_curves(Page& page, const RunLog& log) {
   page.heading("Curves");
   if (log.training.empty()) return page.note("No record in log.jsonl yet.");
   page.html("<div class=\"plots\">\n");
   std::vector<double> steps = column(log.training, "step");
   page.html(svg_plot({"Loss", "step", {{"", steps, column(log.training, "loss")}}, true}));
-  if (!log.validations.empty()) {
-    std::vector<double> at = column(log.validations, "step"), of_f = column(log.validations, "score_of_f");
-    std::vector<Series> lines{{"model", at, column(log.validations, "score")}};
+  if (!log.others.empty()) {
+    std::vector<double> at = column(log.others, "step"), of_f = column(log.others, "score_of_f");
+    std::vector<Series> lines{{"model", at, column(log.others, "score")}};
     if (std::any_of(of_f.begin(), of_f.end(), [](double v) { return std::isfinite(v); }))
       lines.push_back({"f alone", at, of_f});
     page.html(svg_plot({"Validation: Dice of two classes, mean IoU of more", "step", lines}));
@@ -103,19 +75,13 @@ void add_picture(Page& page, const std::string& folder) {
 
 std::string write_segment_report(const std::string& folder) {
   if (!fs::is_directory(folder)) fail(Error::Kind::data, "report: there is no run folder at ", folder);
-  Log log = read_log(folder + "/log.jsonl");
+  RunLog log = read_run_log(folder + "/log.jsonl", "validation");
   Page page(run_name(folder));
   page.html("<p class=\"sub\">Segmentation trained with mote</p>\n");
   add_numbers(page, folder);
   add_picture(page, folder);
   add_curves(page, log);
-  page.heading("Configuration");
-  std::string config = read_text(folder + "/config.toml");
-  if (config.empty()) page.note("config.toml is missing.");
-  else page.html("<pre>" + escape_html(config) + "</pre>\n");
-  std::string path = folder + "/report.html";
-  io::write_file_atomic(path, page.finish());
-  return path;
+  return write_page(page, folder);
 }
 
 }  // namespace mote::apps

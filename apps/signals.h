@@ -11,6 +11,9 @@ void watch_signals(const char* first_words);
 /// 0, or the signal that asked the program to stop.
 int stop_signal();
 
+/// Thrown at a signal by work of a training that may be left out: a grid, a validation, codes of all images.
+struct Stopped {};
+
 /// Throws Exit{130 or 143} if a signal has come.
 void exit_if_stopped();
 

@@ -14,6 +14,7 @@
 #include "apps/report.h"
 #include "apps/run_dir.h"
 #include "apps/signals.h"
+#include "apps/training_meter.h"
 #include "apps/weights.h"
 #include "tensor/allocator.h"
 #include "tensor/io/file.h"
@@ -32,9 +33,6 @@ constexpr uint64_t kGridSeed = 0;           // noise of the grids: the same at e
 
 void check_job(const TrainJob& job) {
   auto given = [&](const char* name) { return std::find(job.given.begin(), job.given.end(), name) != job.given.end(); };
-  if (job.resume && job.overwrite)
-    fail(Error::Kind::usage, "--resume continues a run and --overwrite throws it away; give one of them");
-  if (!job.ckpt.empty() && !job.resume) fail(Error::Kind::usage, "--ckpt: only together with --resume");
   if (job.resume) return;   // the network is that of the run; merge_for_resume compares the flags
   for (const char* name : {"base", "mult", "blocks", "attention", "heads", "groups"})
     if (given(name) && job.config.unet != "custom")
@@ -59,8 +57,6 @@ Dataset load_data(const TrainConfig& config) {
   return data;
 }
 
-struct Stopped {};   // a signal came while a grid was drawn
-
 // ---- The run -------------------------------------------------------------------------------------------------------
 
 class Trainer {
@@ -74,7 +70,6 @@ class Trainer {
   void log();
   void save();
   void sample();
-  std::string loss_text() const;
   bool due(int64_t every) const { return every > 0 && step_ % every == 0; }
   [[noreturn]] void diagnose(const std::string& what, const Generator& dropout);
   Tensor loss_of(const Batch& batch, const StepDraws& draws);
@@ -100,10 +95,8 @@ class Trainer {
   Batch batch_;             // of the step that runs, for diagnose
   StepDraws draws_;
   // since the last log record
-  int64_t window_steps_ = 0;
-  double window_loss_ = 0, window_seconds_ = 0, window_wait_ = 0, grad_norm_ = 0, last_loss_ = NAN, lr_ = 0;
-  double trained_seconds_ = 0, shown_loss_ = NAN;
-  int64_t trained_steps_ = 0;
+  TrainingMeter meter_;
+  double grad_norm_ = 0, last_loss_ = NAN, lr_ = 0;
 };
 
 Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainConfig& config, const Checkpoint* from)
@@ -139,10 +132,7 @@ Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainCon
   if (from) {
     copy_into(arena_->views(optimizer_->m()), from->m);
     copy_into(arena_->views(optimizer_->v()), from->v);
-    if (config_.ema > 0) {
-      if (from->ema.empty()) fail(Error::Kind::checkpoint, from->path, ": the averaged weights (ema.*) are missing");
-      copy_into(arena_->views(optimizer_->ema()), from->ema);
-    }
+    resume_average(*arena_, *optimizer_, from->ema, from->path);
     optimizer_->set_steps(from->step);
   }
 }
@@ -212,14 +202,7 @@ void Trainer::step() {
     diagnose(error.what(), dropout);
   }
   ++step_;
-  ++trained_steps_;
-  ++window_steps_;
-  window_loss_ += last_loss_;
-  window_wait_ += waited;
-  double passed = seconds_since(begun);
-  window_seconds_ += passed;
-  trained_seconds_ += passed;
-  shown_loss_ = std::isnan(shown_loss_) ? last_loss_ : 0.98 * shown_loss_ + 0.02 * last_loss_;
+  meter_.add(last_loss_, waited, seconds_since(begun));
 }
 
 /// Finds the first tensor that is not finite: a weight, the input, or the output of an op in the step run once more.
@@ -244,22 +227,15 @@ void Trainer::diagnose(const std::string& what, const Generator& dropout) {
        "; a smaller --lr (now ", number_text(config_.lr), ") or a smaller --clip may help");
 }
 
-std::string Trainer::loss_text() const {
-  char text[32];
-  std::snprintf(text, sizeof text, "loss %.4f", shown_loss_);
-  return std::isfinite(shown_loss_) ? text : "";
-}
-
 void Trainer::log() {
   nlohmann::ordered_json record = {{"step", step_}, {"images", step_ * config_.batch},
-                                   {"loss", window_loss_ / double(window_steps_)}, {"lr", lr_},
+                                   {"loss", meter_.loss()}, {"lr", lr_},
                                    {"grad_norm", grad_norm_},
-                                   {"images_per_s", double(window_steps_ * config_.batch) / window_seconds_},
-                                   {"data_ms", 1000 * window_wait_ / double(window_steps_)},
+                                   {"images_per_s", meter_.images_per_s(config_.batch)},
+                                   {"data_ms", meter_.data_ms()},
                                    {"rss_mib", double(resident_bytes()) / (1 << 20)}};
   run_.append_log(record.dump());
-  window_steps_ = 0;
-  window_loss_ = window_seconds_ = window_wait_ = 0;
+  meter_.clear_window();
 }
 
 void Trainer::save() {
@@ -304,7 +280,7 @@ void Trainer::sample() {
   });
   io::save_png(run_.sample_file(step_), io::image_grid(images, grid_columns(draw.count)));
   sampled_step_ = step_;
-  progress_.update(step_, loss_text());
+  progress_.update(step_, meter_.loss_text());
 }
 
 TrainResult Trainer::run() {
@@ -328,10 +304,10 @@ TrainResult Trainer::run() {
       step();
       if (step_peak == 0) {
         step_peak = allocator.stats().peak;
-        progress_.say(concat_text("the first step took ", seconds_text(trained_seconds_), ", memory at its peak ",
+        progress_.say(concat_text("the first step took ", seconds_text(meter_.total_seconds()), ", memory at its peak ",
                                   bytes_text(step_peak)));
       }
-      progress_.update(step_, loss_text());
+      progress_.update(step_, meter_.loss_text());
       if (due(config_.log_every) || step_ == config_.steps) log();
       if (due(config_.save_every)) save();
       if (due(config_.sample_every)) sample();
@@ -356,9 +332,9 @@ TrainResult Trainer::run() {
   result.peak_bytes = std::max(loaded_peak, allocator.stats().peak);
   result.plan_bytes = plan_ ? plan_->peak() : 0;
   result.step_bytes = step_peak;
-  result.loss = shown_loss_;
+  result.loss = meter_.shown_loss();
   result.seconds = seconds_since(begun);
-  result.images_per_s = trained_steps_ > 0 ? double(trained_steps_ * config_.batch) / trained_seconds_ : 0;
+  result.images_per_s = meter_.total_images_per_s(config_.batch);
   result.signal = stop_signal();
   result.report = write_report(run_.path());
   return result;
@@ -379,11 +355,10 @@ StepDraws draw_step(uint64_t seed, int64_t step, const Shape& images, int64_t T,
 }
 
 TrainResult train(const TrainJob& job) {
+  RunDir::Open how = opening_of(job);
   check_job(job);
   Device device = start(job.common);
-  RunDir run(job.out, job.resume      ? RunDir::Open::resume
-                      : job.overwrite ? RunDir::Open::overwrite
-                                      : RunDir::Open::fresh);
+  RunDir run(job.out, how);
   if (!job.resume) return Trainer(job, device, run, job.config, nullptr).run();
   Checkpoint from = load_to_resume(job);
   TrainConfig config = merge_for_resume(train_config_from_json(from.train), job.config, job.given);

@@ -11,6 +11,14 @@ inline void copy_into(const nn::NamedTensors& views, const nn::NamedTensors& sav
   for (auto [name, view] : views) view.copy_(by_name.at(name));
 }
 
+/// Fills the averaged weights of an optimizer that keeps some with those of the checkpoint at `path`, which must have them.
+inline void resume_average(nn::Arena& arena, nn::Optimizer& optimizer, const nn::NamedTensors& saved,
+                           const std::string& path) {
+  if (!optimizer.ema().defined()) return;
+  if (saved.empty()) fail(Error::Kind::checkpoint, path, ": the averaged weights (ema.*) are missing");
+  copy_into(arena.views(optimizer.ema()), saved);
+}
+
 /// The arena holds other weights while it lives, such as the averaged ones for a grid; none if `others` is undefined.
 class SwappedWeights {
  public:

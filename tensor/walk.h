@@ -4,10 +4,22 @@
 #include <algorithm>
 #include <vector>
 
+#include "tensor/dtype.h"
 #include "tensor/math.h"
 #include "tensor/shape.h"
 
 namespace mote {
+
+/// Calls fn with an unsigned integer of the size of one element: for kernels that only move elements.
+template <class Fn>
+void for_element_size(DType dtype, Fn&& fn) {
+  switch (size_of(dtype)) {
+    case 1: return fn(uint8_t{});
+    case 2: return fn(uint16_t{});
+    case 4: return fn(uint32_t{});
+    default: return fn(uint64_t{});
+  }
+}
 
 /// a / b for a >= 0, b > 0. A GPU divides 64-bit numbers by a long sequence, 32-bit ones by a short one.
 MOTE_HD int64_t quotient(int64_t a, int64_t b) {

@@ -8,17 +8,6 @@
 namespace mote::cpu {
 namespace {
 
-/// Calls fn with an unsigned integer of the size of one element.
-template <class Fn>
-void for_element_size(DType dtype, Fn&& fn) {
-  switch (size_of(dtype)) {
-    case 1: return fn(uint8_t{});
-    case 2: return fn(uint16_t{});
-    case 4: return fn(uint32_t{});
-    default: return fn(uint64_t{});
-  }
-}
-
 /// Copies `rows` runs of `run` bytes. A call of memcpy takes as long as a run of a few vectors, which a loop copies.
 void copy_rows(char* to, int64_t to_step, const char* from, int64_t from_step, int64_t rows, int64_t run) {
   constexpr int64_t kBlock = 64, kFew = 16;

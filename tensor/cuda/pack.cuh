@@ -49,17 +49,7 @@ bool is_aligned(const Tensors&... tensors) {
   return ((reinterpret_cast<uintptr_t>(tensors.raw()) % 16 == 0) && ...);
 }
 
-/// Calls fn with an unsigned integer of the size of one element: for kernels that only move elements.
-template <class Fn>
-void for_element_size(DType dtype, Fn&& fn) {
-  switch (size_of(dtype)) {
-    case 1: return fn(uint8_t{});
-    case 2: return fn(uint16_t{});
-    case 4: return fn(uint32_t{});
-    default: return fn(uint64_t{});
-  }
-}
-/// A tensor's memory as elements of such a type.
+/// A tensor's memory as elements of a type of for_element_size.
 template <class Unit>
 hw::Ptr<Unit> units(Tensor& tensor) {
   hw::Ptr<Unit> found{};
