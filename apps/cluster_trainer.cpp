@@ -179,24 +179,17 @@ void ClusterTrainer::step() {
   lr_ = optimizer_->lr();
   arena_->zero_grad();
   cluster::StepLosses losses = cluster::step_losses(model_, images.to(device_), draws, options);
-  double noise = losses.noise.item(), matching = losses.matching.item(), loss = losses.total.item();
-  auto stop = [&](const std::string& what) {
-    fail(Error::Kind::numeric, "cluster step ", step_ + 1, ": ", what, "\n  ",
-         saved_step_ > 0 ? concat_text("the checkpoint of step ", saved_step_, " is kept") : "no checkpoint had been written yet",
-         "; a smaller --lr (now ", number_text(lr_), ") or --lambda (now ", number_text(config_.lambda), ") may help");
-  };
-  if (!std::isfinite(loss)) stop(concat_text("the noise loss is ", noise, ", the matching loss ", matching));
   backward(losses.total);
-  try {
-    grad_norm_ = optimizer_->step();
-  } catch (const Error& error) {
-    if (error.kind() != Error::Kind::numeric) throw;
-    stop(error.what());
-  }
+  double noise = losses.noise.item(), matching = losses.matching.item();
+  nn::StepOutcome done = step_or_end(
+      *optimizer_, losses.total, "cluster", step_, saved_step_,
+      concat_text("the noise loss is ", noise, ", the matching loss ", matching, "; a smaller --lr (now ",
+                  number_text(lr_), ") or --lambda (now ", number_text(config_.lambda), ") may help"));
+  grad_norm_ = done.grad_norm;
   ++step_;
   window_noise_ += noise;
   window_matching_ += matching;
-  meter_.add(loss, waited, seconds_since(begun));
+  meter_.add(done.loss, waited, seconds_since(begun));
 }
 
 // ---- E-step --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 #include "nn/optim.h"
 #include "nn/unet.h"
 #include "tensor/allocator.h"
+#include "tensor/graph.h"
 
 namespace mote::apps {
 namespace {
@@ -202,16 +203,22 @@ class Bench {
     Tensor x = draw({options_.batch, config.size, config.size, config.channels}, 1);
     Generator generator{2};
     Tensor t = randint(0, 1000, {options_.batch}, generator).to(DType::f32).to(device_);
+    std::optional<Graph> graph;   // not while kernels are timed one by one
+    Tensor noise = empty_like(x), y;
+    auto pass = [&] {
+      if (training) arena->zero_grad();
+      y = unet.forward(x, t);
+      if (training) backward(y = mse_loss(y, noise));
+    };
     auto work = [&] {
-      if (!training) {
-        NoGrad no_grad;
-        unet.forward(x, t);
-        return;
-      }
-      Tensor noise = normal(x.shape(), DType::f32, generator, device_);
-      arena->zero_grad();
-      backward(mse_loss(unet.forward(x, t), noise));
-      optimizer->step();
+      std::optional<NoGrad> no_grad;
+      if (training) noise.copy_(normal(x.shape(), DType::f32, generator, device_));
+      else no_grad.emplace();
+      if (graph) graph->run(pass, unet.generator());
+      else pass();
+      if (!training) return;
+      optimizer->queue(y);
+      if (device_.is_cpu() || optimizer->queued() == 10) optimizer->read();   // as `train` does with --log-every 10
     };
     Allocator& allocator = Allocator::of(device_);
     double flop = 0;
@@ -230,6 +237,7 @@ class Bench {
       work();
       costs = profile.costs();
     }
+    graph.emplace(device_);
     allocator.reset_peak();
     Timing timing = time_runs(options_.runs, work, device_);
     std::string name = named("%s %s, batch %ld %s", training ? "train step" : "noise prediction", options_.unet.c_str(),

@@ -176,23 +176,13 @@ void RestoreTrainer::step() {
   lr_ = optimizer_->lr();
   arena_->zero_grad();
   Tensor loss = loss_of(batch);
-  double value = loss.item();
-  auto stop = [&](const std::string& what) {
-    fail(Error::Kind::numeric, "restore step ", step_ + 1, ": ", what, "\n  ",
-         saved_step_ > 0 ? concat_text("the checkpoint of step ", saved_step_, " is kept")
-                         : std::string("no checkpoint had been written yet"),
-         "; a smaller ", trains_e2e() ? "--e2e-lr" : "--lr", " (now ", number_text(lr_), ") may help");
-  };
-  if (!std::isfinite(value)) stop(concat_text("the loss is ", value));
   backward(loss);
-  try {
-    grad_norm_ = optimizer_->step();
-  } catch (const Error& error) {
-    if (error.kind() != Error::Kind::numeric) throw;
-    stop(error.what());
-  }
+  nn::StepOutcome done =
+      step_or_end(*optimizer_, loss, "restore", step_, saved_step_,
+                  concat_text("a smaller ", trains_e2e() ? "--e2e-lr" : "--lr", " (now ", number_text(lr_), ") may help"));
+  grad_norm_ = done.grad_norm;
   ++step_;
-  meter_.add(value, waited, seconds_since(begun));
+  meter_.add(done.loss, waited, seconds_since(begun));
 }
 
 // ---- Log, checkpoint, grid -----------------------------------------------------------------------------------------

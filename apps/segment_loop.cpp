@@ -93,23 +93,12 @@ class Loop {
     lr_ = optimizer_->lr();
     arena_->zero_grad();
     Tensor loss = task_.loss(step_);
-    double value = loss.item();
-    auto stop = [&](const std::string& what) {
-      fail(Error::Kind::numeric, "training step ", step_ + 1, ": ", what, "\n  ",
-           saved_step_ > 0 ? concat_text("the checkpoint of step ", saved_step_, " is kept")
-                           : std::string("no checkpoint had been written yet"),
-           "; a smaller --lr (now ", number_text(o_.optimizer.lr), ") may help");
-    };
-    if (!std::isfinite(value)) stop(concat_text("the loss is ", value));
     backward(loss);
-    try {
-      grad_norm_ = optimizer_->step();
-    } catch (const Error& error) {
-      if (error.kind() != Error::Kind::numeric) throw;
-      stop(error.what());
-    }
+    nn::StepOutcome done = step_or_end(*optimizer_, loss, "training", step_, saved_step_,
+                                       concat_text("a smaller --lr (now ", number_text(o_.optimizer.lr), ") may help"));
+    grad_norm_ = done.grad_norm;
     ++step_;
-    meter_.add(value, 0, seconds_since(begun));
+    meter_.add(done.loss, 0, seconds_since(begun));
   }
 
   void log() {

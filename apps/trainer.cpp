@@ -17,6 +17,7 @@
 #include "apps/training_meter.h"
 #include "apps/weights.h"
 #include "tensor/allocator.h"
+#include "tensor/graph.h"
 #include "tensor/io/file.h"
 #include "tensor/io/image.h"
 
@@ -67,12 +68,19 @@ class Trainer {
  private:
   void say_plan() const;
   void step();
+  void read_outcomes();
   void log();
   void save();
   void sample();
   bool due(int64_t every) const { return every > 0 && step_ % every == 0; }
-  [[noreturn]] void diagnose(const std::string& what, const Generator& dropout);
-  Tensor loss_of(const Batch& batch, const StepDraws& draws);
+  [[noreturn]] void diagnose(int64_t step, double loss, const Generator& dropout);
+
+  /// What the network reads in a step, on the device.
+  struct Inputs {
+    Tensor x, t, ids, target;
+  };
+  Inputs prepare(const Batch& batch, int64_t step) const;
+  Tensor loss_of(const Inputs& in);
 
   const TrainJob& job_;
   Device device_;
@@ -92,11 +100,12 @@ class Trainer {
   int64_t saved_step_ = -1, sampled_step_ = -1;
   std::string saved_hash_;
   bool keep_current_ = true;   // as the previous checkpoint; false if the run goes on from another one
-  Batch batch_;             // of the step that runs, for diagnose
-  StepDraws draws_;
-  // since the last log record
+  Graph graph_;             // zeroing, forward and backward
+  Inputs inputs_;           // the same tensors at each step on a GPU, where a replay reads them
+  Tensor loss_;
+  std::vector<Generator> dropout_;   // of the steps whose outcome has not been read, to repeat one that failed
   TrainingMeter meter_;
-  double grad_norm_ = 0, last_loss_ = NAN, lr_ = 0;
+  double grad_norm_ = 0, lr_ = 0;
 };
 
 Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainConfig& config, const Checkpoint* from)
@@ -104,7 +113,7 @@ Trainer::Trainer(const TrainJob& job, Device device, RunDir& run, const TrainCon
       schedule_(Schedule::named(config.schedule, config.T)), prediction_(prediction_named(config.prediction)),
       unet_(unet_config(config, data_.images.size(1), data_.images.size(3), config.class_cond ? data_.classes() : 0),
             config.seed),
-      progress_("train", from ? from->step : 0, config.steps, "step", job.common.quiet) {
+      progress_("train", from ? from->step : 0, config.steps, "step", job.common.quiet), graph_(device) {
   config_.dropout = unet_.config().dropout;
   unet_.set_recompute(config_.recompute);
   unet_.set_precision(precision_named(config_.precision));
@@ -167,67 +176,102 @@ void Trainer::say_plan() const {
                static_cast<long long>(config_.steps), concat_text(device_).c_str());
 }
 
-Tensor Trainer::loss_of(const Batch& batch, const StepDraws& draws) {
+Trainer::Inputs Trainer::prepare(const Batch& batch, int64_t step) const {
+  double label_dropout = unet_.config().classes > 0 ? config_.label_dropout : 0;
+  StepDraws draws = draw_step(config_.seed, step, batch.images.shape(), config_.T, label_dropout);
   Tensor x0 = batch.images.to(device_), noise = draws.noise.to(device_);
   const Tensor& t = draws.t;   // stays where it was drawn: to read it back from a GPU would stop the stream
-  Tensor ids;
+  Inputs in;
+  in.x = q_sample(schedule_, x0, t, noise);
+  in.t = t.to(DType::f32).to(device_);
+  in.target = training_target(schedule_, prediction_, x0, t, noise);
   if (unet_.config().classes > 0) {
     Tensor labels = batch.labels.clone();
     for (size_t i = 0; i < draws.hidden.size(); ++i)
       if (draws.hidden[i]) labels.data<int64_t>()[i] = unet_.config().classes;
-    ids = labels.to(device_);
+    in.ids = labels.to(device_);
   }
-  Tensor x = q_sample(schedule_, x0, t, noise);
-  Tensor target = training_target(schedule_, prediction_, x0, t, noise);
-  return mse_loss(unet_.forward(x, t.to(DType::f32).to(device_), ids), target);
+  return in;
 }
+
+Tensor Trainer::loss_of(const Inputs& in) { return mse_loss(unet_.forward(in.x, in.t, in.ids), in.target); }
 
 void Trainer::step() {
   Clock::time_point begun = Clock::now();
-  batch_ = loader_->next();
+  Batch batch = loader_->next();
   double waited = seconds_since(begun);
-  double label_dropout = unet_.config().classes > 0 ? config_.label_dropout : 0;
-  draws_ = draw_step(config_.seed, step_, batch_.images.shape(), config_.T, label_dropout);
-  Generator dropout = unet_.generator();   // to repeat the step if it fails
-  lr_ = optimizer_->lr();
-  arena_->zero_grad();
-  Tensor loss = loss_of(batch_, draws_);
-  backward(loss);
-  last_loss_ = loss.item();   // waits for a GPU, which by now has the whole of backward to do
-  if (!std::isfinite(last_loss_)) diagnose(concat_text("the loss is ", last_loss_), dropout);
-  try {
-    grad_norm_ = optimizer_->step();
-  } catch (const Error& error) {
-    if (error.kind() != Error::Kind::numeric) throw;
-    diagnose(error.what(), dropout);
+  Inputs fresh = prepare(batch, step_);
+  if (device_.is_cpu() || !inputs_.x.defined()) {
+    inputs_ = fresh;
+  } else {
+    inputs_.x.copy_(fresh.x);
+    inputs_.t.copy_(fresh.t);
+    inputs_.target.copy_(fresh.target);
+    if (inputs_.ids.defined()) inputs_.ids.copy_(fresh.ids);
   }
+  fresh = {};
+  lr_ = optimizer_->lr();
+  dropout_.push_back(unet_.generator());
+  graph_.run([this] {
+    arena_->zero_grad();
+    loss_ = loss_of(inputs_);
+    backward(loss_);
+  }, unet_.generator());
+  optimizer_->queue(loss_);
   ++step_;
-  meter_.add(last_loss_, waited, seconds_since(begun));
+  // The outcome of a GPU's step is read when it is wanted, so that the host runs ahead.
+  bool unread = device_.is_cuda() && optimizer_->queued() < nn::Optimizer::kMostQueued && meter_.total_seconds() > 0;
+  if (!unread) read_outcomes();
+  meter_.add_time(waited, seconds_since(begun));
 }
 
-/// Finds the first tensor that is not finite: a weight, the input, or the output of an op in the step run once more.
-void Trainer::diagnose(const std::string& what, const Generator& dropout) {
-  std::string found;
+/// Takes in what the queued steps have found; waits for a GPU.
+void Trainer::read_outcomes() {
+  std::vector<nn::StepOutcome> outcomes = optimizer_->read();
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    if (!outcomes[i].is_finite()) diagnose(optimizer_->steps(), outcomes[i].loss, dropout_[i]);
+    meter_.add_loss(outcomes[i].loss);
+    grad_norm_ = outcomes[i].grad_norm;
+  }
+  dropout_.clear();
+}
+
+/// Does step `step` (from 0), which left the weights as they were, once more, and fails naming the first tensor that is
+/// not finite: a weight, the input, the output of an op, or a gradient.
+void Trainer::diagnose(int64_t step, double loss, const Generator& dropout) {
+  std::string found = std::isfinite(loss) ? "" : concat_text("the loss is ", loss);
   try {
     require_finite("parameter", arena_->views(arena_->values()));
-    require_finite("input", {{"images", batch_.images}});
+    Batch batch = BatchLoader::make(data_, config_.batch, config_.seed, config_.flip, step);
+    require_finite("input", {{"images", batch.images}});
+    Inputs in = prepare(batch, step);
     unet_.generator() = dropout;
-    NoGrad no_grad;
-    Watch watch([](const char* op, const Tensor& y) { require_finite("output of", {{op, y}}); });
-    loss_of(batch_, draws_);
-    found = what;   // forward is finite, so it is a gradient, which the optimizer has named
+    {
+      NoGrad no_grad;
+      Watch watch([](const char* op, const Tensor& y) { require_finite("output of", {{op, y}}); });
+      loss_of(in);
+    }
+    unet_.generator() = dropout;
+    arena_->zero_grad();
+    backward(loss_of(in));
+    std::string bad = optimizer_->bad_gradient();
+    found += concat_text(found.empty() ? "" : "; ", bad.empty() ? "done once more, the step is finite"
+                                                                : "the gradient of '" + bad + "' is not finite");
   } catch (const Error& error) {
     if (error.kind() != Error::Kind::numeric) throw;
-    found = what + "; the first bad tensor: " + error.what();
+    found += concat_text(found.empty() ? "" : "; ", "the first bad tensor: ", error.what());
   }
   std::string kept = saved_step_ > 0 ? concat_text("the checkpoint of step ", saved_step_, " (",
                                                     run_.file(kCheckpointFile), ") is kept")
                                       : std::string("no checkpoint had been written yet");
-  fail(Error::Kind::numeric, "training step ", step_ + 1, ": ", found, "\n  ", kept,
+  fail(Error::Kind::numeric, "training step ", step + 1, ": ", found, "\n  ", kept,
        "; a smaller --lr (now ", number_text(config_.lr), ") or a smaller --clip may help");
 }
 
 void Trainer::log() {
+  Clock::time_point begun = Clock::now();
+  read_outcomes();
+  meter_.add_time(0, seconds_since(begun));
   nlohmann::ordered_json record = {{"step", step_}, {"images", step_ * config_.batch},
                                    {"loss", meter_.loss()}, {"lr", lr_},
                                    {"grad_norm", grad_norm_},
@@ -240,6 +284,7 @@ void Trainer::log() {
 
 void Trainer::save() {
   if (saved_step_ == step_) return;
+  read_outcomes();   // after a step that failed nothing is saved
   Checkpoint c;
   c.step = step_;
   c.images = step_ * config_.batch;

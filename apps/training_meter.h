@@ -6,19 +6,44 @@
 #include <cstdio>
 #include <string>
 
+#include "apps/common.h"
+#include "nn/optim.h"
+
 namespace mote::apps {
+
+/// Step `step` (from 0) of a training: the optimizer's, on the gradients of `loss`. If they are not finite the training
+/// ends: Error(numeric) "NAME step N: what the optimizer found", with the checkpoint that is kept, and `advice`.
+inline nn::StepOutcome step_or_end(nn::Optimizer& optimizer, const Tensor& loss, const char* name, int64_t step,
+                                   int64_t saved_step, const std::string& advice) {
+  try {
+    return optimizer.step(loss);
+  } catch (const Error& error) {
+    if (error.kind() != Error::Kind::numeric) throw;
+    fail(Error::Kind::numeric, name, " step ", step + 1, ": ", error.what(), "\n  ",
+         saved_step > 0 ? concat_text("the checkpoint of step ", saved_step, " is kept")
+                        : std::string("no checkpoint had been written yet"),
+         "; ", advice);
+  }
+}
 
 class TrainingMeter {
  public:
   /// One step: its loss, and seconds in all, of which `waited` for data.
   void add(double loss, double waited, double seconds) {
+    add_loss(loss);
+    add_time(waited, seconds);
+  }
+  /// The same where losses are read later than steps are done.
+  void add_loss(double loss) {
     ++window_steps_;
     ++total_steps_;
     window_loss_ += loss;
+    shown_loss_ = std::isnan(shown_loss_) ? loss : 0.98 * shown_loss_ + 0.02 * loss;
+  }
+  void add_time(double waited, double seconds) {
     window_wait_ += waited;
     window_seconds_ += seconds;
     total_seconds_ += seconds;
-    shown_loss_ = std::isnan(shown_loss_) ? loss : 0.98 * shown_loss_ + 0.02 * loss;
   }
 
   /// Since clear_window, or the start: steps, means of a step, images a second for steps of `batch`.

@@ -104,23 +104,38 @@ Optimizer::Optimizer(Arena& arena, const OptimizerOptions& options) : arena_(are
   m_ = arena_.like();
   v_ = arena_.like();
   if (options_.ema > 0) ema_ = arena_.values().clone();
+  outcomes_ = zeros({2 * kMostQueued}, DType::f64, arena_.values().device());
+  scale_ = full({1}, 1, DType::f32, arena_.values().device());
 }
 
 void Optimizer::set_steps(int64_t steps) {
-  check(steps >= 0, "Optimizer::set_steps: steps must not be negative, got ", steps);
+  check(steps >= 0 && queued_ == 0, "Optimizer::set_steps: steps must not be negative, got ", steps,
+        ", and none may be unread, there are ", queued_);
   steps_ = steps;
 }
 
-double Optimizer::step() {
-  double grad_norm = arena_.grad_norm();
-  if (!std::isfinite(grad_norm)) {
-    for (const auto& [name, grad] : arena_.views(arena_.grads()))
-      if (!std::isfinite(norm(grad)))
-        fail(Error::Kind::numeric, "Optimizer::step: the gradient of '", name, "' is not finite at step ", steps_,
-             " (learning rate ", lr(), "); nothing was changed");
-    // Every parameter is finite, yet their sum is not: a gap was written, which breaks what AdamW relies on.
-    fail(Error::Kind::numeric, "Optimizer::step: the gradient arena is not finite between its parameters");
-  }
+StepOutcome Optimizer::step(const Tensor& loss) {
+  check(queued_ == 0, "Optimizer::step: ", queued_, " queued steps have not been read");
+  double rate = lr();
+  queue(loss);
+  StepOutcome outcome = read().front();
+  if (!std::isfinite(outcome.loss))
+    fail(Error::Kind::numeric, "Optimizer::step: the loss is ", outcome.loss, " at step ", steps_, "; nothing was changed");
+  if (std::isfinite(outcome.grad_norm)) return outcome;
+  std::string bad = bad_gradient();
+  // Every parameter is finite, yet their sum is not: a gap was written, which breaks what AdamW relies on.
+  if (bad.empty()) fail(Error::Kind::numeric, "Optimizer::step: the gradient arena is not finite between its parameters");
+  fail(Error::Kind::numeric, "Optimizer::step: the gradient of '", bad, "' is not finite at step ", steps_,
+       " (learning rate ", rate, "); nothing was changed");
+}
+
+void Optimizer::queue(const Tensor& loss) {
+  check(queued_ < kMostQueued, "Optimizer::queue: ", queued_, " steps have not been read, and no more can wait");
+  Tensor value = outcomes_.rows(2 * queued_, 2 * queued_ + 1), squares = outcomes_.rows(2 * queued_ + 1, 2 * queued_ + 2);
+  if (loss.defined()) value.copy_(loss.detach().view({1}));
+  else value.fill_(0);
+  kernel::sum_squares(squares, arena_.grads());
+  kernel::clip_scale(scale_, squares, value, options_.clip);
   AdamW update;
   update.lr = lr();
   update.beta1 = options_.beta1;
@@ -128,12 +143,32 @@ double Optimizer::step() {
   update.eps = options_.eps;
   update.weight_decay = options_.weight_decay;
   update.step = steps_ + 1;
-  update.grad_scale = options_.clip > 0 && grad_norm > options_.clip ? options_.clip / grad_norm : 1;
   update.ema_decay = ema_decay(options_, steps_);
-  kernel::adamw(arena_.values(), arena_.grads(), m_, v_, ema_, update);
+  kernel::adamw(arena_.values(), arena_.grads(), scale_, m_, v_, ema_, update);
   arena_.values().bump_version();   // a graph recorded before this step must not be walked after it (Saved)
   ++steps_;
-  return grad_norm;
+  ++queued_;
+}
+
+std::vector<StepOutcome> Optimizer::read() {
+  std::vector<StepOutcome> outcomes;
+  if (queued_ == 0) return outcomes;
+  std::vector<double> numbers = outcomes_.rows(0, 2 * queued_).to_vector();
+  for (int64_t i = 0; i < queued_; ++i) {
+    outcomes.push_back({numbers[size_t(2 * i)], std::sqrt(numbers[size_t(2 * i + 1)])});
+    if (outcomes.back().is_finite()) continue;
+    steps_ -= queued_ - i;
+    scale_.fill_(1);
+    break;
+  }
+  queued_ = 0;
+  return outcomes;
+}
+
+std::string Optimizer::bad_gradient() const {
+  for (const auto& [name, grad] : arena_.views(arena_.grads()))
+    if (!std::isfinite(norm(grad))) return name;
+  return "";
 }
 
 }  // namespace mote::nn

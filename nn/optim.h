@@ -2,8 +2,10 @@
 // Parameters, gradients, moments and EMA lie in equally laid f32 arenas: zeroing, the global norm and the update are
 // one pass over memory each, not one a tensor.
 #pragma once
+#include <cmath>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "nn/module.h"
 #include "tensor/kernels.h"
@@ -58,14 +60,33 @@ double learning_rate(const OptimizerOptions& options, int64_t step);
 /// short runs are not held at the initial weights.
 double ema_decay(const OptimizerOptions& options, int64_t step);
 
+/// What a step found.
+struct StepOutcome {
+  double loss = 0;        // 0 if the step was not told its loss
+  double grad_norm = 0;   // before clipping
+  bool is_finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
+};
+
 /// AdamW with clipping, warm-up and EMA: one pass over the arena a step.
 class Optimizer {
  public:
   Optimizer(Arena& arena, const OptimizerOptions& options);
-  /// Clips, updates, counts. Returns the gradient norm before clipping. Throws Error(numeric) naming the first
-  /// parameter whose gradient is not finite, changing nothing.
-  double step();
-  int64_t steps() const { return steps_; }
+  /// Clips, updates, counts. Throws Error(numeric) naming the loss ([1], may be undefined) or the first parameter whose
+  /// gradient is not finite, changing nothing. On a GPU it waits for the device, once.
+  StepOutcome step(const Tensor& loss);
+  double step() { return step({}).grad_norm; }
+
+  /// The same in two halves, so that a GPU need not be waited for at each step. `queue` returns at once; after a step
+  /// that was not finite it and all later ones change nothing. `read` gives the outcomes of the queued steps, oldest
+  /// first, and ends with the first that is not finite: steps() is its number then. At most kMostQueued may be unread.
+  static constexpr int64_t kMostQueued = 64;
+  void queue(const Tensor& loss);
+  std::vector<StepOutcome> read();
+  int64_t queued() const { return queued_; }
+  /// The name of the first parameter whose gradient is not finite, or "".
+  std::string bad_gradient() const;
+
+  int64_t steps() const { return steps_; }   // those queued among them
   void set_steps(int64_t steps);
   double lr() const { return learning_rate(options_, steps_); }   // of the next step
   Tensor& m() { return m_; }
@@ -77,7 +98,9 @@ class Optimizer {
   Arena& arena_;
   OptimizerOptions options_;
   Tensor m_, v_, ema_;
-  int64_t steps_ = 0;
+  Tensor outcomes_;   // f64 [2 kMostQueued]: loss and squared norm of each queued step
+  Tensor scale_;      // f32 [1]: the clip factor of the newest, NaN from the first that is not finite on
+  int64_t steps_ = 0, queued_ = 0;
 };
 
 }  // namespace mote::nn

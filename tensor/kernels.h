@@ -192,9 +192,15 @@ MOTE_KERNEL(timestep_embedding, (Tensor & y, const Tensor& t, const TimeEmbeddin
 
 // ---- Optimiser -----------------------------------------------------------------------------------------------------
 
-/// One AdamW step in place over flat f32 arenas of equal length; ema may be undefined.
-MOTE_KERNEL(adamw, (Tensor & parameter, const Tensor& grad, Tensor& m, Tensor& v, Tensor& ema, const AdamW& options),
-            (parameter, grad, m, v, ema, options))
+/// scale = clip_factor(scale, squares, loss, max_norm) of adamw.h; scale f32 [1], squares and loss f64 [1].
+MOTE_KERNEL(clip_scale, (Tensor & scale, const Tensor& squares, const Tensor& loss, double max_norm),
+            (scale, squares, loss, max_norm))
+/// One AdamW step of scale * grad in place over flat f32 arenas of equal length; scale f32 [1]: where it is NaN nothing
+/// changes. ema may be undefined.
+MOTE_KERNEL(adamw,
+            (Tensor & parameter, const Tensor& grad, const Tensor& scale, Tensor& m, Tensor& v, Tensor& ema,
+             const AdamW& options),
+            (parameter, grad, scale, m, v, ema, options))
 
 #ifdef MOTE_KERNEL_DECLARING
 #undef MOTE_KERNEL_DECLARING

@@ -179,6 +179,28 @@ TEST_CASE("a graph repeats what was recorded on what its inputs now hold", "[cud
   CHECK(calls == (device.is_cuda() ? 2 : 4));
 }
 
+TEST_CASE("replays draw what comes next in the stream of their generator", "[cuda_host]") {
+  if (EmulatedGpu::kernels().random_normal == nullptr) return;
+  EmulatedGpu gpu;
+  for (uint64_t begin : {uint64_t(0), uint64_t(7)}) {
+    Generator expected{3, begin}, generator = expected;
+    Tensor y;
+    {
+      Graph graph(gpu.device());
+      for (int call = 0; call < 5; ++call) {
+        if (call == 3) normal({9}, DType::f32, expected), normal({9}, DType::f32, generator, gpu.device());   // between
+        graph.run([&] { y = normal({10}, DType::f32, generator, gpu.device()); }, generator);
+        INFO("call " << call);
+        CHECK(bytes_of(y).to_vector() == normal({10}, DType::f32, expected).to_vector());
+        CHECK(generator == expected);
+      }
+      generator.seed = 4;
+      CHECK_THAT(refusal([&] { graph.run([] {}, generator); }, Error::Kind::argument), Contains("draws of seed 3"));
+      y = {};
+    }
+  }
+}
+
 TEST_CASE("copies to and from the host cannot be recorded", "[cuda_host]") {
   EmulatedGpu gpu;
   Tensor x = zeros({4}).to(gpu.device());

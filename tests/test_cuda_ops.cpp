@@ -163,6 +163,41 @@ void check_graph(Device device, const nn::UNetConfig& config, int64_t batch, int
   }
 }
 
+/// Steps with dropout, from the second on replayed, against the same steps launched one by one; outcomes read at the end.
+void check_replayed_training(Device device, nn::UNetConfig config, int64_t batch, int steps) {
+  config.dropout = 0.3;
+  auto run = [&](bool replayed) {
+    nn::UNet unet(config, 5);
+    unet.to(device);
+    nn::Arena arena(unet);
+    nn::Optimizer optimizer(arena, {.lr = 1e-2});
+    Shape shape{batch, config.size, config.size, config.channels};
+    Tensor x = zeros(shape, DType::f32, device), t = zeros({batch}, DType::f32, device);
+    std::optional<Graph> graph;
+    if (replayed) graph.emplace(device);
+    Tensor loss;
+    for (int step = 0; step < steps; ++step) {
+      x.copy_(normal(shape, DType::f32, Generator{uint64_t(step)}, device));
+      t.fill_(100 * step + 3);
+      auto pass = [&] {
+        arena.zero_grad();
+        loss = mse_loss(unet.forward(x, t), 0.5 * x);
+        backward(loss);
+      };
+      if (graph) graph->run(pass, unet.generator());
+      else pass();
+      optimizer.queue(loss);
+    }
+    std::vector<double> all;
+    for (const nn::StepOutcome& outcome : optimizer.read()) all.insert(all.end(), {outcome.loss, outcome.grad_norm});
+    all.push_back(double(unet.generator().offset));
+    std::vector<double> weights = arena.values().to(Device{}).to_vector();
+    all.insert(all.end(), weights.begin(), weights.end());
+    return all;
+  };
+  CHECK(run(true) == run(false));
+}
+
 /// Images drawn step by step, the network replayed from the second call on; two batch sizes, one recording each.
 void check_sampling(Device device, nn::UNetConfig config, const std::string& sampler, int64_t steps) {
   config.classes = 3;
@@ -230,6 +265,12 @@ TEST_CASE("a network replayed on an emulated GPU gives the bits of its first run
   check_graph(gpu.device(), emulated_config(), 1, 3);
 }
 
+TEST_CASE("training replayed on an emulated GPU gives the bits of launches one by one", "[cuda_host]") {
+  if (kSanitized || emulator_lacks_kernels()) return;   // no code that the tests before do not run
+  EmulatedGpu gpu;
+  check_replayed_training(gpu.device(), emulated_config(), 1, 4);
+}
+
 TEST_CASE("images drawn on an emulated GPU are those of the CPU", "[cuda_host]") {
   if (kSanitized || emulator_lacks_kernels()) return;   // no code that the test before does not run
   EmulatedGpu gpu;
@@ -252,6 +293,10 @@ TEST_CASE("a network trains on the GPU as on the CPU", "[cuda]") {
 
 TEST_CASE("a network replayed on the GPU gives the bits of its first run", "[cuda]") {
   if (const RealGpu* gpu = real_gpu()) check_graph(gpu->device, real_config(), 4, 5);
+}
+
+TEST_CASE("training replayed on the GPU gives the bits of launches one by one", "[cuda]") {
+  if (const RealGpu* gpu = real_gpu()) check_replayed_training(gpu->device, real_config(), 4, 8);
 }
 
 TEST_CASE("images drawn on the GPU are those of the CPU", "[cuda]") {

@@ -203,17 +203,28 @@ TEST_CASE("draws on the GPU have the bits of the CPU, also where the counter pas
       }
 }
 
+TEST_CASE("the clip factor on the GPU has the bits of the CPU", "[cuda-host]") {
+  for (float before : {1.0f, NAN})
+    for (double squares : {0.25, 10.0, 1e60, double(INFINITY)})
+      for (double loss : {0.5, double(NAN)})
+        CHECK(disagreement({full({1}, before)}, 0, [&](auto on, auto& out) {
+                on.clip_scale(out[0], full({1}, squares, DType::f64), full({1}, loss, DType::f64), 1);
+              }) == "");
+}
+
 TEST_CASE("a step of AdamW on the GPU has the bits of the CPU, with and without an average", "[cuda-host]") {
-  AdamW options{.lr = 1e-2, .weight_decay = 0.1, .step = 7, .grad_scale = 0.3, .ema_decay = 0.9};
+  AdamW options{.lr = 1e-2, .weight_decay = 0.1, .step = 7, .ema_decay = 0.9};
   for (int64_t offset : kOffsets)
     for (int64_t n : {0, 1, 4, 1027}) {
       Tensor p = normal({n}, DType::f32, Generator{1}), g = draw_at(offset, {n}, DType::f32, 2);
       Tensor m = normal({n}, DType::f32, Generator{3}), v = uniform({n}, DType::f32, Generator{4});
       for (const Tensor& ema : {normal({n}, DType::f32, Generator{5}), Tensor()}) {
-        INFO(n << " parameters from " << offset);
-        CHECK(disagreement({p, m, v, ema}, offset, [&](auto on, auto& out) {
-                on.adamw(out[0], g, out[1], out[2], out[3], options);
-              }) == "");
+        for (float scale : {0.3f, NAN}) {
+          INFO(n << " parameters from " << offset << ", scale " << scale);
+          CHECK(disagreement({p, m, v, ema}, offset, [&](auto on, auto& out) {
+                  on.adamw(out[0], g, full({1}, scale), out[1], out[2], out[3], options);
+                }) == "");
+        }
       }
     }
 }

@@ -240,6 +240,23 @@ TEST_CASE("group_norm of data far from zero keeps the digits of the deviations",
 
 // ---- Optimiser -----------------------------------------------------------------------------------------------------
 
+TEST_CASE("the clip factor is that of the norm, and NaN once anything was not finite", "[kernels]") {
+  auto factor = [](float before, double squares, double loss, double max_norm) {
+    Tensor scale = full({1}, before);
+    kernel::clip_scale(scale, full({1}, squares, DType::f64), full({1}, loss, DType::f64), max_norm);
+    return scale.item();
+  };
+  CHECK(factor(1, 16, 3, 1) == 0.25);
+  CHECK(factor(0.5f, 16, 3, 8) == 1);
+  CHECK(factor(1, 1e60, 3, 0) == 1);   // no clipping
+  CHECK(factor(1, 0, 0, 1) == 1);
+  for (double bad : {double(NAN), double(INFINITY), -double(INFINITY)}) {
+    CHECK(std::isnan(factor(1, bad, 3, 1)));
+    CHECK(std::isnan(factor(1, 16, bad, 1)));
+  }
+  CHECK(std::isnan(factor(NAN, 16, 3, 1)));
+}
+
 TEST_CASE("adamw over several blocks equals its formula in double, for any number of threads", "[kernels]") {
   for (int64_t n : {1, 1023, 1024, 1025, 70'001}) {
     Tensor p0 = draw({n}, DType::f32, 1), g = draw({n}, DType::f32, 2), m0 = draw({n}, DType::f32, 3);
@@ -248,13 +265,12 @@ TEST_CASE("adamw over several blocks equals its formula in double, for any numbe
     options.lr = 0.01;
     options.weight_decay = 0.1;
     options.step = 3;
-    options.grad_scale = 0.5;
     options.ema_decay = 0.9;
     Tensor first_p, first_ema;
     for (int count : {1, 2, 3, 7}) {
       test::Threads threads(count);
       Tensor p = p0.clone(), m = m0.clone(), v = v0.clone(), ema = e0.clone();
-      kernel::adamw(p, g, m, v, ema, options);
+      kernel::adamw(p, g, full({1}, 0.5), m, v, ema, options);
       INFO(n << " parameters, " << count << " threads");
       if (count == 1) {
         int64_t wrong = 0;

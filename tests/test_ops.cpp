@@ -112,6 +112,7 @@ TEST_CASE("every kernel is behind an op of the table or has a reason to have no 
       {"cross_entropy", "cross_entropy"},
       {"cross_entropy_backward", "cross_entropy"},
       {"timestep_embedding", "- a step of the schedule is not optimised"},
+      {"clip_scale", "- a number for adamw"},
       {"adamw", "- changes parameters in place, after backward"},
   };
   std::set<std::string> named;

@@ -250,6 +250,76 @@ TEST_CASE("a gradient that is not finite names its parameter and changes nothing
   }
 }
 
+TEST_CASE("queued steps are the steps, and their outcomes come out in order", "[optim]") {
+  OptimizerOptions options;
+  options.warmup = 4;
+  Net here, there;
+  Arena arena(here), other_arena(there);
+  Optimizer optimizer(arena, options), other(other_arena, options);
+  std::vector<StepOutcome> expected;
+  for (int s = 0; s < 5; ++s) {
+    Tensor loss = full({}, 0.5 + s);
+    set_gradients(arena, s, s % 2 ? 30 : 0.3);
+    set_gradients(other_arena, s, s % 2 ? 30 : 0.3);
+    expected.push_back(optimizer.step(loss));
+    other.queue(loss);
+    CHECK(other.steps() == s + 1);
+    CHECK(other.queued() == s + 1);
+  }
+  std::vector<StepOutcome> got = other.read();
+  REQUIRE(got.size() == expected.size());
+  for (size_t s = 0; s < got.size(); ++s) {
+    CHECK(got[s].loss == 0.5 + double(s));
+    CHECK(got[s].loss == expected[s].loss);
+    CHECK(got[s].grad_norm == expected[s].grad_norm);
+  }
+  CHECK(other.read().empty());
+  CHECK_SAME(other_arena.values(), arena.values());
+  CHECK_SAME(other.m(), optimizer.m());
+  CHECK_SAME(other.v(), optimizer.v());
+  CHECK_SAME(other.ema(), optimizer.ema());
+}
+
+TEST_CASE("after a queued step that was not finite nothing changes until it has been read", "[optim]") {
+  for (bool bad_loss : {false, true}) {
+    Net net;
+    Arena arena(net);
+    Optimizer optimizer(arena, {});
+    auto state = [&] {
+      std::vector<Tensor> all;
+      for (Tensor* tensor : {&arena.values(), &optimizer.m(), &optimizer.v(), &optimizer.ema()}) all.push_back(tensor->clone());
+      return all;
+    };
+    std::vector<Tensor> kept;
+    for (int s = 0; s < 6; ++s) {
+      set_gradients(arena, s, 1);
+      if (s == 3 && !bad_loss) arena.views(arena.grads())[0].second.data<float>()[1] = NAN;
+      if (s == 3) kept = state();
+      optimizer.queue(full({}, s == 3 && bad_loss ? double(INFINITY) : 1));
+    }
+    CHECK_THROWS_AS(optimizer.step(), Error);   // there are unread ones
+    CHECK_THROWS_AS(optimizer.set_steps(2), Error);
+    std::vector<StepOutcome> outcomes = optimizer.read();
+    REQUIRE(outcomes.size() == 4);
+    CHECK(outcomes[2].is_finite());
+    CHECK_FALSE(outcomes[3].is_finite());
+    CHECK(optimizer.steps() == 3);
+    std::vector<Tensor> now = state();
+    for (size_t i = 0; i < now.size(); ++i) CHECK_SAME(now[i], kept[i]);
+    set_gradients(arena, 3, 1);
+    CHECK(optimizer.step() > 0);   // goes on from there
+    CHECK(optimizer.steps() == 4);
+    CHECK(norm_of(arena.values().to_vector()) != norm_of(kept[0].to_vector()));
+  }
+  Net net;
+  Arena arena(net);
+  Optimizer optimizer(arena, {});
+  set_gradients(arena, 1, 1);
+  CHECK(contains(error_of([&] { optimizer.step(full({1}, NAN)); }, Error::Kind::numeric), "the loss is nan at step 0"));
+  for (int64_t s = 0; s < Optimizer::kMostQueued; ++s) optimizer.queue({});
+  CHECK(contains(error_of([&] { optimizer.queue({}); }), "no more can wait"));
+}
+
 TEST_CASE("gradients of 1e30 have a finite norm and are clipped", "[optim]") {
   Net net;
   Arena arena(net);

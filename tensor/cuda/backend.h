@@ -43,9 +43,10 @@ class Backend {
   virtual void copy(Device to_device, void* to, Device from_device, const void* from, size_t bytes) = 0;
   /// Waits for all work on the device; throws Error(resource) if some of it has failed.
   virtual void synchronize(int index) = 0;
-  /// Records what `work` launches on device `index` instead of running it. `run_recorded` runs it, `forget` frees it.
+  /// Records what `work` launches on device `index` instead of running it. `run_recorded` runs it, its random draws
+  /// taken `random_shift` Philox blocks further on in their streams; `forget` frees it.
   virtual void* record(int index, const std::function<void()>& work) = 0;
-  virtual void run_recorded(int index, void* recorded) = 0;
+  virtual void run_recorded(int index, void* recorded, uint64_t random_shift) = 0;
   virtual void forget(void* recorded) noexcept = 0;
   /// Queues products of bf16 (or f32 multiply-adds) on every processor of device `index` that touch no memory: what the
   /// device can do at most. Returns how many multiplications and additions they are.

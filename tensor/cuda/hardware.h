@@ -244,6 +244,9 @@ MOTE_DEVICE void ldmatrix_transposed(uint32_t (&r)[kCount], T* row) {
 
 // ---- Launch --------------------------------------------------------------------------------------------------------
 
+/// A number that every draw adds to its place in the stream of its seed: 0 except while a graph is replayed.
+inline Ptr<const uint64_t> random_shift() { return current().random_shift; }
+
 /// Shared memory that one block may have, static and dynamic together, and the number of multiprocessors.
 inline size_t shared_limit() { return current().shared_limit; }
 inline int processors() { return current().processors; }
@@ -256,7 +259,7 @@ constexpr int min_blocks() {
   else return 1;
 }
 template <class K, class... Arguments>
-__global__ void __launch_bounds__(K::kThreads, min_blocks<K>()) run(const K kernel, Arguments... arguments) {
+__global__ void __launch_bounds__(K::kThreads, min_blocks<K>()) run(const __grid_constant__ K kernel, const Arguments... arguments) {
   kernel(arguments...);
 }
 }  // namespace detail

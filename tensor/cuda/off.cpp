@@ -16,7 +16,7 @@ class Off : public Backend {
   void copy(Device, void*, Device, const void*, size_t) override { refuse(); }
   void synchronize(int) override { refuse(); }
   void* record(int, const std::function<void()>&) override { refuse(); }
-  void run_recorded(int, void*) override { refuse(); }
+  void run_recorded(int, void*, uint64_t) override { refuse(); }
   void forget(void*) noexcept override {}
   double compute_loop(int, DType, int64_t) override { refuse(); }
 

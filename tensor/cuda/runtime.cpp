@@ -76,6 +76,8 @@ DeviceState& state_of(int index) {
   fresh->processors = attribute(index, cudaDevAttrMultiProcessorCount);
   fresh->architecture = 10 * attribute(index, cudaDevAttrComputeCapabilityMajor) +
                         attribute(index, cudaDevAttrComputeCapabilityMinor);
+  MOTE_CUDA_CHECK("device", cudaMalloc(reinterpret_cast<void**>(&fresh->random_shift), sizeof(uint64_t)));
+  MOTE_CUDA_CHECK("device", cudaMemsetAsync(fresh->random_shift, 0, sizeof(uint64_t), fresh->stream));
   state = std::move(fresh);
   return *state;
 }
@@ -239,8 +241,12 @@ class Runtime : public Backend {
     return executable;
   }
 
-  void run_recorded(int index, void* recorded) override {
-    MOTE_CUDA_CHECK("graph", cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded), activated(index).stream));
+  void run_recorded(int index, void* recorded, uint64_t random_shift) override {
+    DeviceState& state = activated(index);
+    if (random_shift != 0) upload_of(index).copy(state, state.random_shift, &random_shift, sizeof random_shift);
+    MOTE_CUDA_CHECK("graph", cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded), state.stream));
+    if (random_shift != 0)
+      MOTE_CUDA_CHECK("graph", cudaMemsetAsync(state.random_shift, 0, sizeof random_shift, state.stream));
   }
 
   void forget(void* recorded) noexcept override { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recorded)); }
@@ -273,6 +279,10 @@ void launched(const Call& call) {
   succeed(call, cudaGetLastError());
   if (waits && !is_recording(*active)) succeed(call, cudaStreamSynchronize(active->stream));
 }
+
+const char* built_for() { return kBuiltFor; }
+
+bool recording() { return is_recording(current()); }
 
 const DeviceState& current() { return active ? *active : activated(0); }
 

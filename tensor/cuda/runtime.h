@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "tensor/error.h"
 
@@ -32,7 +33,12 @@ struct DeviceState {
   size_t shared_limit = 0;   // bytes of shared memory that one block may ask for
   int processors = 0;
   int architecture = 0;      // 80, 86, 89, 90, ...
+  uint64_t* random_shift = nullptr;   // on the device: what draws add to their offset (Backend::run_recorded)
 };
+/// The architectures that this program was built for, as architectures.h reads them.
+const char* built_for();
+/// Whether what is launched is being recorded (Backend::record) instead of run.
+bool recording();
 /// The device that `activate` chose last in this thread (backend.h); device 0 before.
 const DeviceState& current();
 

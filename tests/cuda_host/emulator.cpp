@@ -3,6 +3,7 @@
 
 #include <csetjmp>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -149,6 +150,20 @@ struct Warp {
   uint64_t syncs = 1;
 };
 
+/// A gate of hopper.h.
+struct Gate {
+  int arrivals = 0, missing = 0;   // in a phase, and still to come in this one
+  int64_t bytes = 0;               // expected and not yet there; negative where copies came first
+  int64_t phase = 0;
+  std::vector<std::pair<int64_t, std::function<void()>>> copies;   // under way
+
+  void settle() {
+    if (missing > 0 || bytes != 0) return;
+    missing = arrivals;
+    ++phase;
+  }
+};
+
 struct StaticArray {
   const char *site, *name;
   Range range;
@@ -168,6 +183,7 @@ struct Machine {
   size_t shared_bytes = 0, static_end = 0;
   std::vector<Shadow> shadow;
   std::vector<StaticArray> arrays;
+  std::map<const void*, Gate> gates;
   uint64_t blocks_run = 0, barriers = 1, first_block = 0;
 
   const char* op = "";
@@ -209,10 +225,6 @@ Machine& machine() {
   return instance;
 }
 
-template <class... Parts>
-[[noreturn]] void raise(const Parts&... parts) {
-  throw Fault(machine().text(concat_text(parts...)));
-}
 
 /// The life of a fiber: one body after the other. No exception may leave its stack.
 void fiber_main() {
@@ -269,6 +281,7 @@ void Machine::run_block() {
   ++blocks_run;
   ++barriers;
   arrays.clear();
+  gates.clear();
   static_end = (size_t(dynamic.end - shared) + 127) / 128 * 128;
   std::memset(shared, kPoison, size_t(dynamic.end - shared));
   waiting = 0;
@@ -477,5 +490,59 @@ void cp_async_wait(int pending) {
     return true;
   });
 }
+
+// ---- Gates ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+Gate& gate_at(const void* address) {
+  auto found = machine().gates.find(address);
+  if (found == machine().gates.end()) raise("a gate at byte ", shared_offset(address), " of shared memory is used before it is made");
+  return found->second;
+}
+
+constexpr int64_t kMostTurns = 100'000;   // a gate that has not opened by then never will
+
+}  // namespace
+
+void gate_init(const void* gate, int arrivals) {
+  Gate& fresh = machine().gates[gate];
+  fresh = {};
+  fresh.arrivals = fresh.missing = arrivals;
+}
+
+void gate_arrive(const void* gate, int64_t bytes) {
+  Gate& g = gate_at(gate);
+  if (g.missing == 0) raise("more arrivals at a gate than its phase has");
+  --g.missing;
+  g.bytes += bytes;
+  g.settle();
+}
+
+void gate_copy(const void* gate, int64_t bytes, std::function<void()> land) {
+  gate_at(gate).copies.emplace_back(bytes, std::move(land));
+}
+
+void gate_wait(const void* gate, int parity) {
+  for (int64_t turn = 0;; ++turn) {
+    Gate& g = gate_at(gate);
+    for (auto& [bytes, land] : std::exchange(g.copies, {})) {
+      land();
+      g.bytes -= bytes;
+      g.settle();
+    }
+    if ((g.phase & 1) != (parity & 1)) return;   // the phase of that parity is the one before
+    if (turn == kMostTurns) raise("a gate at byte ", shared_offset(gate), " of shared memory does not open");
+    machine().self().fiber.leave();
+  }
+}
+
+size_t shared_offset(const void* address) { return size_t(static_cast<const char*>(address) - machine().shared); }
+const char* shared_at(size_t offset) {
+  Machine& m = machine();
+  if (offset >= m.shared_bytes) raise("a product reads byte ", offset, " of shared memory of ", m.shared_bytes);
+  return m.shared + offset;
+}
+void raise_text(const std::string& text) { throw Fault(machine().text(text)); }
 
 }  // namespace mote::cuda_host::host

@@ -6,7 +6,10 @@
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
+#include <string>
 #include <vector>
+
+#include "tensor/error.h"
 
 namespace mote::cuda_host::host {
 
@@ -18,7 +21,9 @@ struct Fault : std::runtime_error {
 /// The device that is played. Tests may change it for a while; the default is the smallest that is supported.
 struct Settings {
   size_t shared_limit = 99 * 1024;   // of sm_86 and sm_89; 163 KiB on sm_80, 227 KiB on sm_90
+  int architecture = 80;             // 90: with what hopper.h has
   int processors = 1;                // few, so that grid-stride loops go round more than once
+  uint64_t random_shift = 0;         // what draws add to their offset
 };
 Settings& settings();
 
@@ -75,5 +80,25 @@ void sync_warp(const char* file, int line);
 void cp_async(void* to, const Range& to_range, const void* from, const Range& from_range, size_t bytes, bool valid);
 void cp_async_commit();
 void cp_async_wait(int pending);
+
+// ---- Gates (hopper.h) ----------------------------------------------------------------------------------------------
+
+void gate_init(const void* gate, int arrivals);
+/// Arrives; the phase also waits for `bytes` of copies.
+void gate_arrive(const void* gate, int64_t bytes);
+/// A copy of `bytes` that counts at `gate`: `land` is run when a thread looks at the gate.
+void gate_copy(const void* gate, int64_t bytes, std::function<void()> land);
+/// Gives the turn to others until a phase of that parity has ended.
+void gate_wait(const void* gate, int parity);
+
+/// Where shared memory lies: the byte that an address is, and back.
+size_t shared_offset(const void* address);
+const char* shared_at(size_t offset);
+/// Throws Fault with this text, and where it was.
+[[noreturn]] void raise_text(const std::string& text);
+template <class... Parts>
+[[noreturn]] void raise(const Parts&... parts) {
+  raise_text(concat_text(parts...));
+}
 
 }  // namespace mote::cuda_host::host

@@ -58,8 +58,10 @@ class EmulatedGpu::Backend : public cuda::Backend {
     host::record(nullptr);
     return launches.release();
   }
-  void run_recorded(int, void* recorded) override {
+  void run_recorded(int, void* recorded, uint64_t random_shift) override {
+    host::settings().random_shift = random_shift;
     for (const auto& launch : *static_cast<Launches*>(recorded)) launch();
+    host::settings().random_shift = 0;
   }
   void forget(void* recorded) noexcept override { delete static_cast<Launches*>(recorded); }
   double compute_loop(int, DType dtype, int64_t rounds) override {

@@ -348,6 +348,10 @@ void ldmatrix_transposed(uint32_t (&r)[kCount], Ptr<T> row, const char* file = _
 
 // ---- Launch --------------------------------------------------------------------------------------------------------
 
+inline Ptr<const uint64_t> random_shift() {
+  char* word = reinterpret_cast<char*>(&host::settings().random_shift);
+  return Ptr<const uint64_t>(host::Range{word, word + sizeof(uint64_t), false});
+}
 inline size_t shared_limit() { return host::settings().shared_limit; }
 inline int processors() { return host::settings().processors; }
 
@@ -369,3 +373,5 @@ void launch(const char* op, const Launch& shape, const K& kernel, Arguments... a
 }  // namespace mote::cuda_host::hw
 
 #include "tensor/cuda/collective.h"
+
+#include "tests/cuda_host/hopper.h"
