@@ -231,4 +231,13 @@ std::string checkpoint_path(const std::string& given) {
   return fs::is_directory(given) ? given + "/" + kCheckpointFile : given;
 }
 
+const nn::NamedTensors& weights_of(const Checkpoint& checkpoint, const std::string& which) {
+  bool averaged = which == "ema";
+  const nn::NamedTensors& weights = averaged ? checkpoint.ema : checkpoint.model;
+  if (weights.empty())
+    fail(Error::Kind::checkpoint, checkpoint.path, ": holds no ", averaged ? "averaged" : "plain", " weights; give --weights ",
+         averaged ? "model" : "ema", " to use the others");
+  return weights;
+}
+
 }  // namespace mote::apps

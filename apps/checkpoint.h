@@ -33,6 +33,9 @@ struct Checkpoint {
   std::string path;                    // where it was loaded from
 };
 
+/// The averaged weights ("ema") or the plain ones ("model"). Throws Error(checkpoint) if the file has none of them.
+const nn::NamedTensors& weights_of(const Checkpoint& checkpoint, const std::string& which);
+
 inline constexpr const char* kCheckpointFile = "checkpoint.safetensors";
 inline constexpr const char* kPreviousFile = "checkpoint.prev.safetensors";
 

@@ -122,6 +122,7 @@ void add_cluster_command(CLI::App& app) {
   add_cluster_assign(*cluster);
   add_cluster_sample(*cluster);
   add_cluster_eval(*cluster);
+  add_cluster_features(*cluster);
 }
 
 }  // namespace mote::apps

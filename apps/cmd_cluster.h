@@ -14,6 +14,7 @@ void add_cluster_train(CLI::App& cluster);    // cmd_cluster.cpp
 void add_cluster_assign(CLI::App& cluster);   // cmd_cluster_assign.cpp
 void add_cluster_sample(CLI::App& cluster);   // cmd_cluster_sample.cpp
 void add_cluster_eval(CLI::App& cluster);     // cmd_cluster_eval.cpp
+void add_cluster_features(CLI::App& cluster); // cmd_cluster_features.cpp
 
 /// Which run, and which of its weights.
 struct ClusterSource {

@@ -60,11 +60,7 @@ class Drawer {
         schedule_(Schedule::named(checkpoint_.schedule, checkpoint_.T)),
         unet_(checkpoint_.unet, 0) {
     require_map_of(jump_.map(), checkpoint_);
-    const nn::NamedTensors& weights = o.weights == "ema" ? checkpoint_.ema : checkpoint_.model;
-    if (weights.empty())
-      fail(Error::Kind::checkpoint, checkpoint_.path, ": holds no ", o.weights == "ema" ? "averaged" : "plain",
-           " weights; give --weights ", o.weights == "ema" ? "model" : "ema", " to use the others");
-    unet_.load_state(as_map(weights));
+    unet_.load_state(as_map(weights_of(checkpoint_, o.weights)));
     unet_.to(device_);
     unet_.set_precision(precision_named(o.common.precision));
   }

@@ -308,12 +308,8 @@ void run_sample(const SampleOptions& o) {
     };
   std::vector<StepPlan> plan = plan_sampler(schedule, draw.sampler);
 
-  const nn::NamedTensors& weights = o.weights == "ema" ? checkpoint.ema : checkpoint.model;
-  if (weights.empty())
-    fail(Error::Kind::checkpoint, checkpoint.path, ": holds no ", o.weights == "ema" ? "averaged" : "plain",
-         " weights; give --weights ", o.weights == "ema" ? "model" : "ema", " to use the others");
   nn::UNet unet(checkpoint.unet, 0);
-  unet.load_state(as_map(weights));
+  unet.load_state(as_map(weights_of(checkpoint, o.weights)));
   unet.to(device);
   unet.set_precision(precision_named(o.common.precision));
 

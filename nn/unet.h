@@ -70,6 +70,11 @@ class UNet : public Module {
   Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {}, const Tensor& shift = {},
                  const Tensor& features = {});
 
+  /// What the network has made of x where the resolution is lowest: the output of the first block on the way up, a mean
+  /// over pixels, [N, width of the last level] of the dtype of x. Of a trained denoiser, at a low t, images of one kind lie
+  /// together there.                                                                        [DiEC, arXiv 2512.20905]
+  Tensor represent(const Tensor& x, const Tensor& t, const Tensor& class_ids = {});
+
   const UNetConfig& config() const { return config_; }
   /// Where dropout draws from; put it in a checkpoint and back for an exact resume.
   Generator& generator() { return generator_; }
@@ -98,6 +103,10 @@ class UNet : public Module {
   Tensor run(const ResBlock& block, std::vector<Tensor> parts, const Tensor& time);
   Tensor run(const AttentionBlock& block, const Tensor& x);
   void check_input(const Tensor& x, const Tensor& t, const Tensor& class_ids) const;
+  /// The way down and the middle: what leaves it, and what the way up will join to it, the last first.
+  Tensor descend(const Tensor& x, const Tensor& time, const Tensor& features, std::vector<Tensor>& skips);
+  /// Block i of a level on the way up.
+  Tensor ascend(const Level& level, size_t i, const Tensor& h, const Tensor& time, std::vector<Tensor>& skips);
 
   UNetConfig config_;
   Generator generator_;

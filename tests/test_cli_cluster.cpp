@@ -7,6 +7,7 @@
 #include "apps/dataset.h"
 #include "apps/scatter.h"
 #include "tensor/io/image.h"
+#include "tensor/io/npy.h"
 #include "tensor/io/safetensors.h"
 #include "tests/run_mote.h"
 
@@ -55,7 +56,7 @@ std::string checkpoint_in(const std::string& run) { return run + "/checkpoint.sa
 
 TEST_CASE("every subcommand of mote cluster explains itself", "[cli][cluster]") {
   test::ScratchFolder folder;
-  for (const char* command : {"train", "assign", "sample", "eval", "choose"}) {
+  for (const char* command : {"train", "assign", "sample", "eval", "choose", "features"}) {
     Result help = cluster_in(folder.path(), {command, "--help"});
     done(help);
     CHECK(contains(help.out, "Example"));
@@ -94,11 +95,42 @@ TEST_CASE("a wrong mote cluster command line ends with exit code 2 and says what
            {{"sample", "--run", trained(), "--out", "a.png", "--each", "0"}, "--each: must be 1"},
            {{"eval", "--run", trained(), "--tries", "-1"}, "--tries"},
            {{"choose"}, "no run given"},
+           {{"features", "--run", "r"}, "--out: name the file"},
+           {{"features", "--out", "f.npy"}, "--run DIR or --ckpt FILE"},
+           {{"features", "--run", "r", "--out", "f.npy", "--draws", "0"}, "--draws: must be 1"},
        }) {
     INFO(wrong.args[0] + " ... " + wrong.args.back());
     CHECK_EXIT(cluster_in(folder.path(), wrong.args), 2, wrong.words);
     CHECK_FALSE(fs::exists(folder.path("r")));
   }
+}
+
+TEST_CASE("features of a diffusion network are a row an image, and do not depend on how many are asked for", "[cli][cluster]") {
+  test::ScratchFolder folder;
+  Args train = {"train", "--data", "synthetic:shapes", "--size", "12", "--limit", "70", "--unet", "custom", "--base", "8",
+                "--mult", "1,2", "--blocks", "1", "--attention", "6", "--batch", "8", "--steps", "2", "--sample-count", "0",
+                "--threads", "1", "--quiet"};
+  Args plain = train, told = train;
+  plain.insert(plain.end(), {"--out", "plain"});
+  told.insert(told.end(), {"--out", "told", "--class-cond"});
+  done(mote_in(folder, plain));
+  done(mote_in(folder, told));
+  auto features = [&](const Args& more) {
+    Args args = {"features", "--run", "plain", "--threads", "1", "--quiet"};
+    args.insert(args.end(), more.begin(), more.end());
+    return cluster_in(folder.path(), args);
+  };
+  done(features({"--out", "all.npy", "--labels", "labels.npy"}));
+  done(features({"--out", "few.npy", "--limit", "10", "--seed", "0"}));
+  done(features({"--out", "other.npy", "--limit", "10", "--seed", "1"}));
+  Tensor all = io::load_npy(folder.path("all.npy")), few = io::load_npy(folder.path("few.npy"));
+  CHECK(all.shape() == Shape{70, 16});
+  CHECK(io::load_npy(folder.path("labels.npy")).shape() == Shape{70});
+  CHECK_CLOSE(few, all.rows(0, 10), 1e-5, 1e-5);
+  CHECK(difference(io::load_npy(folder.path("other.npy")), few, 1e-4, 1e-4) != "");
+  CHECK_EXIT(features({"--out", "f.npy", "--level", "1000"}), 2, "--level: must be 0 to 999");
+  CHECK_EXIT(cluster_in(folder.path(), {"features", "--run", "told", "--out", "f.npy"}), 2, "is told classes");
+  CHECK_EXIT(cluster_in(folder.path(), {"features", "--run", "none", "--out", "f.npy"}), 4, "there is no run at");
 }
 
 TEST_CASE("data that cannot be clustered end with exit code 3, files that are no run with 4", "[cli][cluster]") {

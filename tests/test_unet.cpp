@@ -329,6 +329,41 @@ TEST_CASE("an image's output does not depend on its neighbours in the batch", "[
     CHECK_CLOSE(unet.forward(x.rows(i, i + 1), t.rows(i, i + 1)), all.rows(i, i + 1), 1e-5, 1e-5);
 }
 
+TEST_CASE("what the network makes of an image comes from the first block on the way up and what lies before it", "[unet]") {
+  UNetConfig config = small_config();
+  UNet unet(config, 5);
+  unet.train(false);
+  NoGrad no_grad;
+  Tensor x = normal({3, config.size, config.size, config.channels}, DType::f32, Generator{1}), t = from({3, 40, 700}, {3});
+  Tensor whole = unet.represent(x, t);
+  CHECK(whole.shape() == Shape{3, config.width(config.levels() - 1)});
+  CHECK_CLOSE(unet.represent(x.rows(1, 2), t.rows(1, 2)), whole.rows(1, 2), 1e-6, 1e-6);
+  // By its own definition: the output of the block, as the network passes it on, averaged over pixels.
+  Tensor seen;
+  {
+    std::vector<Tensor> lowest;   // every output at the lowest resolution that has the width of its blocks
+    Watch watch([&](const char*, const Tensor& y) {
+      if (y.ndim() == 4 && y.size(1) == config.size >> (config.levels() - 1) && y.size(3) == whole.size(1)) lowest.push_back(y);
+    });
+    unet.represent(x, t);
+    seen = lowest.back();
+  }
+  CHECK_CLOSE(whole, mean(seen, {1, 2}), 1e-6, 1e-6);
+  auto shifted = [&](const std::string& prefix) {
+    UNet other(config, 5);
+    other.train(false);
+    for (auto& [name, value] : other.parameters())
+      if (name.starts_with(prefix)) value.copy_(affine(value, 1, 0.1));
+    return difference(other.represent(x, t), whole, 0, 0) != "";
+  };
+  CHECK(shifted("conv_in"));
+  CHECK(shifted("mid_block"));
+  CHECK(shifted("up_blocks.0.resnets.0"));
+  CHECK_FALSE(shifted("up_blocks.0.resnets.1"));
+  CHECK_FALSE(shifted("up_blocks.1"));
+  CHECK_FALSE(shifted("conv_out"));
+}
+
 TEST_CASE("class ids change the output, the null class is one of them, others are refused", "[unet]") {
   UNetConfig config = small_config();
   config.classes = 3;

@@ -64,6 +64,12 @@ struct WarpgroupProduct {
   /// sums of two columns. `bytes` a step arrive at the gate. kClear: rows that no copy writes count as zeros.
   template <bool kClear, class Load, class Store>
   MOTE_DEVICE static void run(int64_t steps, int bytes, Load&& load, Store&& store) {
+    if constexpr (hw::kHopperCode) work<kClear>(steps, bytes, load, store);
+  }
+
+ private:
+  template <bool kClear, class Load, class Store>
+  MOTE_DEVICE static void work(int64_t steps, int bytes, Load& load, Store& store) {
     MOTE_SHARED(uint64_t, full, kStages);
     MOTE_SHARED(uint64_t, free, kStages);
     hw::Ptr<bf16> stages = hw::dynamic_shared<bf16>();
@@ -142,7 +148,7 @@ struct ConvWarpgroups {
     int chunks = inner / Core::kDepth;
     Core::template run<false>(
         int64_t(tap_rows) * tap_columns * chunks, (boxes.volume() + kN) * 128,
-        [&](int64_t step, hw::Ptr<bf16> stage, hw::Gate gate) {
+        [&](int64_t step, hw::Ptr<bf16> stage, auto gate) {
           int tap = int(step / chunks), k = int(step % chunks) * Core::kDepth;
           int y = at.y + origin_y + tap_step * (tap / tap_columns), x = at.x + origin_x + tap_step * (tap % tap_columns);
           hw::copy_box(stage, in, gate, k, x, y, at.image);
@@ -182,7 +188,7 @@ struct ConvWeightWarpgroups {
     target.begin(hw::block().y);
     Core::template run<true>(
         left < per_split ? (left > 0 ? left : 0) : per_split, (rows_of_a + kN / 64) * boxes.volume() * 128,
-        [&](int64_t step, hw::Ptr<bf16> stage, hw::Gate gate) {
+        [&](int64_t step, hw::Ptr<bf16> stage, auto gate) {
           Boxes::At at = boxes.box(box0 + step);
           for (int i = 0; i < rows_of_a; ++i) {
             int tap = (first + i) / groups, c = (first + i) % groups * 64;

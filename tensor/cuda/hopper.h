@@ -13,6 +13,12 @@
 
 namespace mote::cuda::hw {
 
+/// Whether what is compiled is for sm_90a; other devices get kernels without a body, which is_hopper keeps from running.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+inline constexpr bool kHopperCode = true;
+#else
+inline constexpr bool kHopperCode = false;
+#endif
 /// True on a device and in a build that have all of this: compute capability 9.0, compiled for sm_90a.
 bool is_hopper();
 

@@ -7,6 +7,7 @@
 
 namespace mote::cuda_host::hw {
 
+inline constexpr bool kHopperCode = true;
 inline bool is_hopper() { return host::settings().architecture == 90; }
 
 struct TensorMap {
