@@ -607,7 +607,8 @@ void add_compare_command(CLI::App& app) {
       ->capture_default_str();
   sub.add_option("--eta", o->eta, "ddim: 0 is deterministic, 1 as noisy as ddpm")->group(cells)->capture_default_str();
   sub.add_option("--variance", o->variance, "ddpm: large or small")->group(cells)->capture_default_str();
-  sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1]")->group(cells);
+  sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1]; ddim in hundreds of steps is bad without this")
+      ->group(cells);
   sub.add_flag("--all-classes", o->all_classes, "a conditional network draws its classes in turn (default: no class)")
       ->group(cells);
   const char* group = "Metrics";

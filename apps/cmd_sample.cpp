@@ -419,7 +419,7 @@ void add_sample_command(CLI::App& app) {
   sub.add_option("--rate", o->rate, "langevin: length of a step over sigma^2")
       ->group("Sampler")->capture_default_str();
   sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1] (ddpm, ddim, dpmpp-*, unipc; the "
-               "others never do)")->group("Sampler");
+               "others never do); ddim in hundreds of steps is bad without this")->group("Sampler");
   sub.add_option("--class", o->class_text, "class of all images, or all for one after another")->group("Sampler");
   sub.add_option_function<double>("--guidance", [o](double w) { o->guidance = w; o->guidance_given = true; },
                                   "weight of classifier-free guidance; 1 is none")->group("Sampler");
