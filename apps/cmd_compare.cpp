@@ -413,10 +413,7 @@ Tensor Compare::draw_cell(Cell& cell, PartOfCell part,
 }
 
 void Compare::draw(const std::vector<Cell*>& open, const ImageFeatures& reference, const Tensor& training) {
-  const nn::NamedTensors& weights = o_.weights == "ema" ? checkpoint_.ema : checkpoint_.model;
-  if (weights.empty())
-    fail(Error::Kind::checkpoint, checkpoint_.path, ": holds no ", o_.weights == "ema" ? "averaged" : "plain",
-         " weights; give --weights ", o_.weights == "ema" ? "model" : "ema", " to use the others");
+  const nn::NamedTensors& weights = weights_of(checkpoint_, o_.weights);
   nn::UNet unet(checkpoint_.unet, 0);
   unet.set_precision(precision_named(o_.common.precision));
   unet.load_state(as_map(weights));
