@@ -4,6 +4,7 @@
 
 #include "apps/checkpoint.h"
 #include "apps/dataset.h"
+#include "autograd/ops.h"
 
 namespace mote::apps {
 namespace {
@@ -43,9 +44,9 @@ Tensor draw_coded(cluster::Model& model, const Tensor& codes, const CodedDraw& o
     Observer watch = [&](const Tensor&, const Tensor&, int64_t done, int64_t) {
       if (options.on_step) options.on_step(before + done, batches * steps);
     };
-    images.rows(first, end).copy_(run_sampler(model.schedule(), options.sampler,
-                                              cluster::coded_network(model, own, options.guidance), x,
-                                              step_stream(options.seed), watch, first));
+    Tensor drawn = run_sampler(model.schedule(), options.sampler, cluster::coded_network(model, own, options.guidance), x,
+                               step_stream(options.seed), watch, first);
+    images.rows(first, end).copy_(clamp(drawn, -1, 1));
     before += steps;
   }
   return images;

@@ -21,7 +21,7 @@ struct CodedDraw {
   double guidance = 0;   // w of cluster::coded_network
   std::function<void(int64_t done, int64_t total)> on_step = {};   // steps over all batches
 };
-/// One image a row of `codes` [N, latent]: f32 [N, size, size, channels] on the CPU.
+/// One image a row of `codes` [N, latent]: f32 [N, size, size, channels] on the CPU, clamped to [-1, 1].
 Tensor draw_coded(cluster::Model& model, const Tensor& codes, const CodedDraw& options, Device device);
 
 /// `each` codes of every component in `components`, one component after another: f32 [components each, latent].

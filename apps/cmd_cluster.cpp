@@ -123,6 +123,7 @@ void add_cluster_command(CLI::App& app) {
   add_cluster_sample(*cluster);
   add_cluster_eval(*cluster);
   add_cluster_features(*cluster);
+  add_cluster_spectral(*cluster);
 }
 
 }  // namespace mote::apps

@@ -24,7 +24,7 @@ struct ClusterSampleOptions : ClusterSource {
   std::string cluster = "all", like;
   SamplerOptions sampler;
   int64_t steps = -1;   // unset: 50, or all of them for ddpm
-  bool no_clip = false;
+  ClipChoice clip;
   double guidance = 0;
   int64_t each = 8, batch = 64;
   std::string out, npy;
@@ -72,7 +72,7 @@ void run_sample(const ClusterSampleOptions& o) {
   model->set_precision(precision_named(o.common.precision));
   CodedDraw draw;
   draw.sampler = o.sampler;
-  draw.sampler.clip = !o.no_clip;
+  draw.sampler.clip = o.clip.of(o.sampler.name);
   int64_t levels = model->schedule().steps();
   draw.sampler.steps = o.steps > 0 ? o.steps : o.sampler.name == "ddpm" ? levels : std::min<int64_t>(50, levels);
   draw.sampler = resolved(draw.sampler);
@@ -149,7 +149,7 @@ void add_cluster_sample(CLI::App& cluster) {
       ->group("Sampler")->capture_default_str();
   sub.add_option("--variance", o->sampler.variance, "ddpm: large or small")->group("Sampler")->capture_default_str();
   sub.add_option("--order", o->sampler.order, "unipc: 1 to 3 (default 2); deis: 1 to 4 (default 3)")->group("Sampler");
-  sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1]")->group("Sampler");
+  o->clip.add_options(sub, "Sampler");
   sub.add_option("--guidance", o->guidance, "w of (1 + w) eps(z) - w eps(no code); 0 is none")
       ->group("Sampler")->capture_default_str();
   sub.add_option("--batch", o->batch, "images at a time; changes speed and memory only")

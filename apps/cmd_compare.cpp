@@ -44,7 +44,8 @@ struct CompareOptions {
   int64_t count = 5000, seeds = 1, batch = 64;
   std::string grid, variance = "large";
   double eta = 0;
-  bool no_clip = false, all_classes = false;
+  ClipChoice clip;
+  bool all_classes = false;
   std::string classifier, data;
   ScoreOptions score;
   bool dry_run = false, overwrite = false;
@@ -104,7 +105,7 @@ SamplerOptions sampler_options(const CompareOptions& o, const Checkpoint& checkp
           .eta = name == "ddim" ? o.eta : 0,
           .variance = name == "ddpm" ? o.variance : "large",
           .prediction = checkpoint.prediction,
-          .clip = !o.no_clip};
+          .clip = o.clip.of(name)};
 }
 
 /// dpm-ot and copy by what the table calls them, each with its map.
@@ -186,7 +187,7 @@ Json settings_of(const CompareOptions& o, const Checkpoint& checkpoint) {
                {"grid", o.grid},
                {"eta", o.eta},
                {"variance", o.variance},
-               {"clip", !o.no_clip},
+               {"clip", o.clip.given ? Json(*o.clip.given) : Json("by sampler")},
                {"kid_subsets", o.score.kid_subsets},
                {"k", o.score.prdc.k_manifold},
                {"k_density", o.score.prdc.k_density}};
@@ -207,6 +208,7 @@ DataOptions reference_options(const CompareOptions& o, const Checkpoint& checkpo
   options.size = config.size;
   options.channels = config.channels;
   options.limit = config.limit;
+  options.labels = config.labels;
   return options;
 }
 
@@ -248,6 +250,7 @@ Floor score_floor(const CompareOptions& o, const Checkpoint& checkpoint, const F
   Tensor one_images = reference.images, other_images;   // what is near: to all training images, or to one half
   if (std::find(splits.begin(), splits.end(), "test") != splits.end()) {
     options.split = "test";
+    options.labels.clear();
     Dataset test = load_dataset(options);
     floor.how = concat_text(options.spec, ", train against test");
     floor.count = std::min(o.count, test.count());
@@ -529,7 +532,8 @@ void Compare::run() {
                                  count_text(net_.held_out), " held-out images; ", net_.recipe)},
       {"metrics", settings_text({"kid", "prec", "density"}, o_.score, o_.count)},
       {"samplers",
-       concat_text("grid ", o_.grid, ", eta ", o_.eta, ", variance ", o_.variance, o_.no_clip ? ", no clipping" : "")},
+       concat_text("grid ", o_.grid, ", eta ", o_.eta, ", variance ", o_.variance,
+                   o_.clip.of("ddim") ? ", ddim clamps" : "", o_.clip.of("ddpm") ? "" : ", none clamps")},
       {"seeds", concat_text(o_.common.seed, " to ", o_.common.seed + uint64_t(o_.seeds) - 1,
                             ", the same noise for every sampler")},
       {"command", command_line()}};
@@ -604,8 +608,7 @@ void add_compare_command(CLI::App& app) {
       ->capture_default_str();
   sub.add_option("--eta", o->eta, "ddim: 0 is deterministic, 1 as noisy as ddpm")->group(cells)->capture_default_str();
   sub.add_option("--variance", o->variance, "ddpm: large or small")->group(cells)->capture_default_str();
-  sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1]; ddim in hundreds of steps is bad without this")
-      ->group(cells);
+  o->clip.add_options(sub, cells);
   sub.add_flag("--all-classes", o->all_classes, "a conditional network draws its classes in turn (default: no class)")
       ->group(cells);
   const char* group = "Metrics";

@@ -17,7 +17,6 @@
 #include "apps/svg.h"
 #include "apps/vectors.h"
 #include "diffusion/cluster/mixture.h"
-#include "diffusion/cluster/rows.h"
 #include "tensor/error.h"
 #include "tensor/io/file.h"
 
@@ -61,29 +60,6 @@ std::vector<int64_t> orders_of(const std::string& text) {
 }
 
 // ---- Data ----------------------------------------------------------------------------------------------------------
-
-/// Mean and standard deviation of every feature; the deviation of a constant one is 0.
-struct Features {
-  Tensor mean, deviation;
-  int64_t constant = 0;
-};
-Features features_of(const Tensor& x) {
-  int64_t N = x.size(0), D = x.size(1);
-  Features features{cluster::column_means(x), zeros({D}, DType::f64)};
-  Tensor wide = x.to(DType::f64);
-  const double *value = wide.data<double>(), *mean = features.mean.data<double>();
-  double* deviation = features.deviation.data<double>();
-  std::vector<char> varies(size_t(D), 0);
-  for (int64_t i = 0; i < N * D; ++i) {
-    deviation[i % D] += (value[i] - mean[i % D]) * (value[i] - mean[i % D]) / double(N);
-    varies[size_t(i % D)] |= value[i] != value[i % D];
-  }
-  for (int64_t d = 0; d < D; ++d) {
-    deviation[d] = varies[size_t(d)] ? std::sqrt(deviation[d]) : 0;
-    features.constant += !varies[size_t(d)];
-  }
-  return features;
-}
 
 /// A CSV of the points of a file: row, most probable component, log-likelihood, and the probability of every component.
 void save_assignments(const std::string& path, const cluster::Posterior& answer) {
@@ -204,15 +180,10 @@ void run_fit(const GmmOptions& o) {
     fail(Error::Kind::data, "--k: ", orders.back(), " components need as many vectors, ", o.vectors, " has ", N);
   watch_signals("\nmote: stopping\n");
 
-  Features features = features_of(x);
-  Tensor scale = full({D}, 1, DType::f64), shift = zeros({D}, DType::f64), fitted = x;
+  Columns columns = columns_of(x);
+  Tensor scale = columns.scale, shift = columns.mean, fitted = x;
   if (o.standardize) {
-    fitted = x.to(DType::f64).clone();
-    shift = features.mean;
-    for (int64_t d = 0; d < D; ++d)
-      if (features.deviation.data<double>()[d] > 0) scale.data<double>()[d] = features.deviation.data<double>()[d];
-    for (int64_t i = 0; i < N * D; ++i)
-      fitted.data<double>()[i] = (fitted.data<double>()[i] - shift.data<double>()[i % D]) / scale.data<double>()[i % D];
+    fitted = standardized(x, columns);
     if (!o.start.empty()) {
       Tensor inverse = empty_like(scale), back = empty_like(shift);
       for (int64_t d = 0; d < D; ++d) {
@@ -224,8 +195,8 @@ void run_fit(const GmmOptions& o) {
   }
 
   Progress progress("gmm", 0, int64_t(orders.size()) * options.restarts, "start", o.common.quiet);
-  if (features.constant > 0)
-    progress.say(concat_text("mote: ", features.constant, " of ", D,
+  if (columns.constant > 0)
+    progress.say(concat_text("mote: ", columns.constant, " of ", D,
                              " features are constant; their variances stand at the floor"));
   int64_t order = 0;
   options.progress = [&](int restart, int iteration, double log_likelihood) {
@@ -270,7 +241,7 @@ void run_fit(const GmmOptions& o) {
                  {"vectors", N},
                  {"width", D},
                  {"covariance", cluster::name_of(options.covariance)},
-                 {"constant_features", features.constant},
+                 {"constant_features", columns.constant},
                  {"seconds", seconds},
                  {"best", json_of(best)}};
     json["best"]["weights"] = best.fit.mixture.weights.to_vector();

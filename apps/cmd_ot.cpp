@@ -29,6 +29,7 @@ Dataset network_data(const Checkpoint& checkpoint, const std::string& spec, cons
     options.size = config.size;
     options.channels = config.channels;
     options.limit = config.limit;
+    options.labels = config.labels;
   }
   Dataset data = load_dataset(options);
   if (is_own && data.hash != checkpoint.data_hash)

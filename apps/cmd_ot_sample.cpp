@@ -31,7 +31,7 @@ struct DpmOtOptions {
   std::string levels, call_list = "5,10,20";  // eval
   int64_t count = 64, batch = 64;
   double eta = 0, rate = 0.5;
-  bool no_clip = false;
+  ClipChoice clip;
   ImageOutputs images;
 };
 
@@ -75,7 +75,7 @@ class Drawer {
     return finish_options(jump_.map(), name,
                           {.eta = o_.finish == "ddim" ? o_.eta : 0,
                            .prediction = checkpoint_.prediction,
-                           .clip = !o_.no_clip,
+                           .clip = o_.clip.of(o_.finish),
                            .rate = o_.finish == "langevin" ? o_.rate : SamplerOptions{}.rate},
                           calls);
   }
@@ -283,7 +283,7 @@ CLI::App& add_action(CLI::App& ot, const std::string& name, const std::string& w
       ->capture_default_str();
   sub.add_option("--eta", o->eta, "ddim: 0 is deterministic")->group("Sampler")->capture_default_str();
   sub.add_option("--rate", o->rate, "langevin: length of a step over sigma^2")->group("Sampler")->capture_default_str();
-  sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1]")->group("Sampler");
+  o->clip.add_options(sub, "Sampler");
   sub.add_option("--count", o->count, "images")->group("Output")->capture_default_str();
   sub.add_option("--batch", o->batch, "images at a time; changes speed and memory only")
       ->group("Output")

@@ -35,7 +35,7 @@ struct SampleOptions {
   int64_t steps = -1;                      // unset: 50, or all of them for ddpm, or 10 for dpm-ot
   std::string map, finish = "ddim";        // dpm-ot
   double eta = 0;
-  bool no_clip = false;
+  ClipChoice clip;
   int64_t count = 64, batch = 64;
   std::string class_text;
   double guidance = 1;
@@ -73,7 +73,7 @@ SamplerOptions sampler_options(const SampleOptions& o, const Checkpoint& checkpo
   sampler.eta = o.eta;
   sampler.variance = o.variance;
   sampler.prediction = checkpoint.prediction;
-  sampler.clip = !o.no_clip;
+  sampler.clip = o.clip.of(o.sampler);
   sampler.convention = o.convention;
   sampler.end = o.end;
   sampler.offset = o.offset;
@@ -97,6 +97,7 @@ std::optional<Jump> jump_of(const SampleOptions& o, const Checkpoint& checkpoint
     fail(Error::Kind::usage, "--class: the map of dpm-ot chooses among the targets of all classes");
   Jump jump(load_ot_map(name.file));
   require_map_of(jump.map(), checkpoint);
+  sampler.clip = o.clip.of(name.finish);
   sampler = finish_options(jump.map(), name, sampler, o.steps > 0 ? o.steps : 10);
   return jump;
 }
@@ -418,8 +419,7 @@ void add_sample_command(CLI::App& app) {
       ->group("Sampler")->capture_default_str();
   sub.add_option("--rate", o->rate, "langevin: length of a step over sigma^2")
       ->group("Sampler")->capture_default_str();
-  sub.add_flag("--no-clip", o->no_clip, "do not clamp the predicted image to [-1, 1] (ddpm, ddim, dpmpp-*, unipc; the "
-               "others never do); ddim in hundreds of steps is bad without this")->group("Sampler");
+  o->clip.add_options(sub, "Sampler");
   sub.add_option("--class", o->class_text, "class of all images, or all for one after another")->group("Sampler");
   sub.add_option_function<double>("--guidance", [o](double w) { o->guidance = w; o->guidance_given = true; },
                                   "weight of classifier-free guidance; 1 is none")->group("Sampler");

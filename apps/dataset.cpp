@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "apps/pictures.h"
+#include "apps/vectors.h"
 #include "tensor/error.h"
 #include "tensor/io/cifar.h"
 #include "tensor/io/csv.h"
@@ -380,6 +381,17 @@ void resize_all(Dataset& data, int64_t size) {
   data.images = resized;
 }
 
+void relabel(Dataset& data, const std::string& path) {
+  Tensor labels = load_labels(path);
+  if (labels.numel() != data.count())
+    fail(Error::Kind::data, path, " holds ", labels.numel(), " labels, ", data.name, " has ", data.count(), " images");
+  for (int64_t n = 0; n < labels.numel(); ++n)
+    if (labels.data<int64_t>()[n] < 0)
+      fail(Error::Kind::data, path, ": the label of image ", n, " is ", labels.data<int64_t>()[n], "; 0 or more is needed");
+  data.labels = labels;
+  data.class_names.clear();
+}
+
 std::string hash_of(const Dataset& data) {
   io::Hasher hasher;
   std::string shape = concat_text(data.images.shape());
@@ -410,6 +422,7 @@ Dataset fit_dataset(Dataset data, const DataOptions& options) {
   shorten(data, options.limit);
   resize_all(data, options.size);
   if (options.channels != 0) data.images = io::convert_channels(data.images, options.channels);
+  if (!options.labels.empty()) relabel(data, options.labels);
   data.hash = hash_of(data);
   return data;
 }

@@ -16,6 +16,7 @@ struct DataOptions {
   int64_t size = 0;              // 0: as it is, else the middle square is resized; folder images of mixed sizes need it
   int64_t channels = 0;          // 0: as it is, else 1 or 3
   int64_t limit = 0;             // 0: all, else the first ones (folder: evenly spaced ones, so that no class is lost)
+  std::string labels = {};       // a file (load_labels) of one label an image that is used, in place of the set's own
 };
 
 struct Dataset {
@@ -38,7 +39,8 @@ struct Dataset {
 /// synthetic:NAME   blobs (Gaussian spots, the class is the colour), stripes (the class is the direction), shapes (bars, a
 ///                  square, a frame) or shifted-shapes (moved by up to a pixel), no files: 1024 images (or `limit`) of
 ///                  16 x 16, shapes 12 x 12 (or `size`), a function of split and number only
-/// Throws Error(data) naming file and cause; Error(usage) for an unknown SPEC or split.
+/// Throws Error(data) naming file and cause, also where options.labels has another number of labels than there are images
+/// or one below 0; Error(usage) for an unknown SPEC or split.
 Dataset load_dataset(const DataOptions& options);
 
 /// Images that are in memory already, shortened, resized and converted as `options` says, with their hash: what

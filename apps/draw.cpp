@@ -1,11 +1,13 @@
 #include "apps/draw.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
 
 #include "autograd/engine.h"
+#include "autograd/ops.h"
 #include "diffusion/guidance.h"
 #include "tensor/graph.h"
 
@@ -50,6 +52,16 @@ class Replayed {
 
 }  // namespace
 
+void ClipChoice::add_options(CLI::App& sub, const char* group) {
+  CLI::Option* on = sub.add_flag_callback("--clip", [this] { given = true; },
+                                          "clamp the predicted image to [-1, 1] at every step (default for ddpm, dpmpp-* and "
+                                          "unipc; hundreds of such steps of ddim ruin the image)");
+  CLI::Option* off = sub.add_flag_callback("--no-clip", [this] { given = false; },
+                                           "do not (default for ddim; the other samplers never do)");
+  on->group(group)->excludes(off);
+  off->group(group);
+}
+
 Generator start_stream(uint64_t seed) { return Generator{seed}.fork(kStart); }
 Generator step_stream(uint64_t seed) { return Generator{seed}.fork(kSteps); }
 
@@ -85,7 +97,7 @@ Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& 
       if (observer) observer(first, state, done_before + done, batches * steps);
     };
     Tensor drawn = run_sampler(schedule, options.sampler, network, x, step_stream(options.seed), watch, image);
-    images.rows(first, first + N).copy_(drawn);
+    images.rows(first, first + N).copy_(clamp(drawn, -1, 1));
     done_before += steps;
   }
   return images;

@@ -1,11 +1,16 @@
 // draw.h - drawing images with a trained network, in batches; shared by `mote sample` and the grids of `mote train`.
 // Image i depends only on (seed, i, class): neither the batch size nor the number of threads changes it.
 #pragma once
+#include <optional>
 #include <string>
 
 #include "autograd/engine.h"
 #include "diffusion/samplers/sampler.h"
 #include "nn/unet.h"
+
+namespace CLI {
+class App;
+}
 
 namespace mote::apps {
 
@@ -21,6 +26,16 @@ class EvaluationMode {
   nn::Module& module_;
   bool before_;
   NoGrad no_grad_;
+};
+
+/// --clip and --no-clip: whether the image that the network predicts is clamped to [-1, 1] at every step. Unless one is
+/// given, every sampler that can does so but ddim: it keeps eps as the network gave it, the two then contradict each
+/// other, and hundreds of such steps ruin an image.
+struct ClipChoice {
+  std::optional<bool> given = {};
+
+  void add_options(CLI::App& sub, const char* group);
+  bool of(const std::string& sampler) const { return given.value_or(sampler != "ddim"); }
 };
 
 /// Called after each sampler step of each batch: the images from row `first` of the result on, how many steps are done
@@ -41,7 +56,7 @@ struct DrawOptions {
   std::function<void()> on_call = {};  // if set, called before each call of the network
 };
 
-/// f32 [count, H, W, C] on the CPU. The network is put into evaluation mode and back. Throws Error(numeric) naming the
+/// f32 [count, H, W, C] on the CPU, clamped to [-1, 1]. The network is put into evaluation mode and back. Throws Error(numeric) naming the
 /// sampler step if samples are not finite.
 Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& options, Device device,
                    const DrawObserver& observer = {});

@@ -60,8 +60,8 @@ nn::OptimizerOptions optimizer_options(const TrainConfig& config) {
 std::string to_json(const TrainConfig& config) { return keys_to_json(config); }
 
 TrainConfig train_config_from_json(const std::string& text) {
-  // Files from before there was a choice do not have these two.
-  return keys_from_json<TrainConfig>("training configuration", text, {{"precision", "f32"}, {"groups", 0}});
+  // Files from before there was a choice do not have these.
+  return keys_from_json<TrainConfig>("training configuration", text, {{"precision", "f32"}, {"groups", 0}, {"labels", ""}});
 }
 
 std::string to_toml(const TrainConfig& config) {

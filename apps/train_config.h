@@ -14,6 +14,7 @@ struct TrainConfig {
   // data
   std::string data = "fashion-mnist";
   int64_t size = 0, channels = 0, limit = 0;
+  std::string labels;
   bool flip = false;
   // network
   std::string unet = "fmnist";
@@ -53,6 +54,8 @@ void for_each_key(Config& c, Fn&& fn) {
   fn("size", c.size, Key::numbers, "resize images to this height and width (0: as they are)", data);
   fn("channels", c.channels, Key::numbers, "1 or 3 (0: as they are)", data);
   fn("limit", c.limit, Key::numbers, "only the first N images (0: all)", data);
+  fn("labels", c.labels, Key::data, "labels in place of the set's own, such as the clusters of `mote gmm fit --assignments`",
+     data);
   fn("flip", c.flip, Key::numbers, "flip half of the images left to right", data);
   const char* network = "Network";
   fn("unet", c.unet, Key::numbers, "tiny, fmnist, cifar10, or custom with the six flags below", network);

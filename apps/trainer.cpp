@@ -52,7 +52,7 @@ Checkpoint load_to_resume(const TrainJob& job) {
 
 Dataset load_data(const TrainConfig& config) {
   Dataset data = load_square_dataset({.spec = config.data, .split = "train", .size = config.size,
-                                      .channels = config.channels, .limit = config.limit});
+                                      .channels = config.channels, .limit = config.limit, .labels = config.labels});
   if (config.class_cond && data.classes() == 0)
     fail(Error::Kind::usage, "--class-cond: the data of --data ", config.data, " has no labels");
   return data;
@@ -311,7 +311,8 @@ void Trainer::save() {
 
 void Trainer::sample() {
   if (config_.sample_count == 0 || sampled_step_ == step_) return;
-  DrawOptions draw{.sampler = {.name = "ddim", .steps = std::min(config_.sample_steps, config_.T), .prediction = prediction_},
+  DrawOptions draw{.sampler = {.name = "ddim", .steps = std::min(config_.sample_steps, config_.T), .prediction = prediction_,
+                               .clip = false},
                    .count = config_.sample_count, .batch = std::min<int64_t>(config_.sample_count, 64), .seed = kGridSeed,
                    .class_ids = {}};
   if (int64_t classes = unet_.config().classes; classes > 0) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 
+#include "diffusion/cluster/rows.h"
 #include "tensor/error.h"
 #include "tensor/io/file.h"
 #include "tensor/io/npy.h"
@@ -115,6 +116,36 @@ Tensor load_labels(const std::string& path) {
     labels.data<int64_t>()[row] = int64_t(value);
   }
   return labels;
+}
+
+Columns columns_of(const Tensor& x) {
+  int64_t N = x.size(0), D = x.size(1);
+  Columns columns{cluster::column_means(x), zeros({D}, DType::f64)};
+  Tensor wide = x.to(DType::f64);
+  const double *value = wide.data<double>(), *mean = columns.mean.data<double>();
+  double* scale = columns.scale.data<double>();
+  std::vector<char> varies(size_t(D), 0);
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t d = 0; d < D; ++d) {
+      double off = value[n * D + d] - mean[d];
+      scale[d] += off * off / double(N);
+      varies[size_t(d)] |= value[n * D + d] != value[d];
+    }
+  for (int64_t d = 0; d < D; ++d) {
+    scale[d] = varies[size_t(d)] && scale[d] > 0 ? std::sqrt(scale[d]) : 1;
+    columns.constant += !varies[size_t(d)];
+  }
+  return columns;
+}
+
+Tensor standardized(const Tensor& x, const Columns& columns) {
+  int64_t N = x.size(0), D = x.size(1);
+  Tensor y = empty({N, D}, DType::f64), wide = x.to(DType::f64);
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t d = 0; d < D; ++d)
+      y.data<double>()[n * D + d] =
+          (wide.data<double>()[n * D + d] - columns.mean.data<double>()[d]) / columns.scale.data<double>()[d];
+  return y;
 }
 
 }  // namespace mote::apps

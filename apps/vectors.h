@@ -25,4 +25,14 @@ Tensor load_vectors(const std::string& path);
 /// Throws Error(data) if there are none or one is no whole number.
 Tensor load_labels(const std::string& path);
 
+/// Moments of the columns of x [N, D]; a constant column has scale 1.
+struct Columns {
+  Tensor mean, scale;     // f64 [D]; scale: the standard deviation, of N
+  int64_t constant = 0;   // how many are
+};
+Columns columns_of(const Tensor& x);
+
+/// (x - mean) / scale, f64 [N, D].
+Tensor standardized(const Tensor& x, const Columns& columns);
+
 }  // namespace mote::apps

@@ -377,7 +377,7 @@ Tensor UNet::represent(const Tensor& x, const Tensor& t, const Tensor& class_ids
   Tensor time = embed(t, class_ids, {}, inside);
   std::vector<Tensor> skips;
   Tensor h = descend(cast(x, inside), time, {}, skips);
-  return mean(cast(ascend(up_[0], 0, h, time, skips), x.dtype()), {1, 2});
+  return cast(ascend(up_[0], 0, h, time, skips), x.dtype());
 }
 
 }  // namespace mote::nn

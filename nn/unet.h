@@ -70,9 +70,9 @@ class UNet : public Module {
   Tensor forward(const Tensor& x, const Tensor& t, const Tensor& class_ids = {}, const Tensor& shift = {},
                  const Tensor& features = {});
 
-  /// What the network has made of x where the resolution is lowest: the output of the first block on the way up, a mean
-  /// over pixels, [N, width of the last level] of the dtype of x. Of a trained denoiser, at a low t, images of one kind lie
-  /// together there.                                                                        [DiEC, arXiv 2512.20905]
+  /// What the network has made of x where the resolution is lowest: the output of the first block on the way up,
+  /// [N, h, w, width of the last level] of the dtype of x. Of a trained denoiser, at a low t, images of one kind lie
+  /// together there.                                                                       [DiEC, arXiv 2512.20905]
   Tensor represent(const Tensor& x, const Tensor& t, const Tensor& class_ids = {});
 
   const UNetConfig& config() const { return config_; }

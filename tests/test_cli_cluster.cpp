@@ -2,10 +2,13 @@
 // binary on synthetic shapes of 8 x 8 pixels with networks of some thousand weights, one thread.
 #include <cstring>
 
+#include "apps/checkpoint.h"
 #include "apps/cluster_checkpoint.h"
 #include "apps/cluster_eval.h"
 #include "apps/dataset.h"
 #include "apps/scatter.h"
+#include "apps/vectors.h"
+#include "autograd/ops.h"
 #include "tensor/io/image.h"
 #include "tensor/io/npy.h"
 #include "tensor/io/safetensors.h"
@@ -56,7 +59,7 @@ std::string checkpoint_in(const std::string& run) { return run + "/checkpoint.sa
 
 TEST_CASE("every subcommand of mote cluster explains itself", "[cli][cluster]") {
   test::ScratchFolder folder;
-  for (const char* command : {"train", "assign", "sample", "eval", "choose", "features"}) {
+  for (const char* command : {"train", "assign", "sample", "eval", "choose", "features", "spectral"}) {
     Result help = cluster_in(folder.path(), {command, "--help"});
     done(help);
     CHECK(contains(help.out, "Example"));
@@ -123,14 +126,68 @@ TEST_CASE("features of a diffusion network are a row an image, and do not depend
   done(features({"--out", "all.npy", "--labels", "labels.npy"}));
   done(features({"--out", "few.npy", "--limit", "10", "--seed", "0"}));
   done(features({"--out", "other.npy", "--limit", "10", "--seed", "1"}));
+  done(features({"--out", "map.npy", "--pool", "none", "--level", "50,300"}));
   Tensor all = io::load_npy(folder.path("all.npy")), few = io::load_npy(folder.path("few.npy"));
   CHECK(all.shape() == Shape{70, 16});
   CHECK(io::load_npy(folder.path("labels.npy")).shape() == Shape{70});
   CHECK_CLOSE(few, all.rows(0, 10), 1e-5, 1e-5);
   CHECK(difference(io::load_npy(folder.path("other.npy")), few, 1e-4, 1e-4) != "");
-  CHECK_EXIT(features({"--out", "f.npy", "--level", "1000"}), 2, "--level: must be 0 to 999");
+  // Two levels side by side, of 6x6 pixels each; the mean over those of the first is what --pool mean gives.
+  Tensor map = io::load_npy(folder.path("map.npy"));
+  CHECK(map.shape() == Shape{70, 2 * 36 * 16});
+  Tensor first = empty({70, 36 * 16});
+  for (int64_t n = 0; n < 70; ++n) first.rows(n, n + 1).copy_(map.rows(n, n + 1).view({72 * 16}).rows(0, 36 * 16).view({1, -1}));
+  CHECK_CLOSE(mean(first.view({70, 36, 16}), {1}), all, 1e-5, 1e-5);
+  CHECK_EXIT(features({"--out", "f.npy", "--level", "5,1000"}), 2, "--level: must be 0 to 999");
+  CHECK_EXIT(features({"--out", "f.npy", "--pool", "max"}), 2, "--pool: 'max' is not known");
   CHECK_EXIT(cluster_in(folder.path(), {"features", "--run", "told", "--out", "f.npy"}), 2, "is told classes");
   CHECK_EXIT(cluster_in(folder.path(), {"features", "--run", "none", "--out", "f.npy"}), 4, "there is no run at");
+  done(features({"--out", "few-axes.npy", "--pca", "3"}));
+  CHECK(io::load_npy(folder.path("few-axes.npy")).shape() == Shape{70, 3});
+  CHECK_EXIT(features({"--out", "f.npy", "--pca", "17"}), 2, "the vectors have 16 numbers");
+  // The same network's vectors as the space of a graph.
+  Json json = done(cluster_in(folder.path(), {"spectral", "--run", "plain", "--limit", "70", "--k", "4", "--copies", "2",
+                                              "--threads", "1", "--out", "c.csv", "--json"})).json();
+  CHECK(json["images"] == 70);
+}
+
+TEST_CASE("the graph of shapes under distortions finds them, and a conditional network is trained on what was found",
+          "[cli][cluster]") {
+  test::ScratchFolder folder;
+  Args find = {"spectral", "--data", "synthetic:shifted-shapes", "--limit", "300", "--k", "4", "--copies", "12", "--turn", "0",
+               "--slant", "0", "--stretch", "0", "--move", "1", "--threads", "1", "--seed", "2"};
+  Json json = done(cluster_in(folder.path(), find + Args{"--out", "c.csv", "--embedding", "e.npy", "--json"})).json();
+  CHECK(json["scores"]["acc"] > 0.99);
+  CHECK(io::load_npy(folder.path("e.npy")).shape() == Shape{300, 4});
+  Tensor labels = apps::load_labels(folder.path("c.csv"));
+  CHECK(labels.shape() == Shape{300});
+  std::string text = done(cluster_in(folder.path(), find + Args{"--out", "again.csv"})).out;
+  CHECK(text.find("4 clusters of") != std::string::npos);
+  CHECK(read_text(folder.path("again.csv")) == read_text(folder.path("c.csv")));
+  CHECK_EXIT(cluster_in(folder.path(), {"spectral", "--k", "4", "--out", "c.csv"}), 2, "--data SPEC");
+  CHECK_EXIT(cluster_in(folder.path(), {"spectral", "--data", "synthetic:shapes", "--move", "-1", "--out", "d.csv"}), 2, "--move: must be 0 or more");
+  CHECK_EXIT(cluster_in(folder.path(), {"spectral", "--data", "synthetic:shapes", "--limit", "3", "--k", "4", "--out", "d.csv"}), 3,
+             "there are 4 clusters to find, but only 3 images");
+
+  Args train = {"train", "--data", "synthetic:shifted-shapes", "--limit", "300", "--labels", "c.csv", "--class-cond", "--unet",
+                "custom", "--base", "8", "--mult", "1,2", "--blocks", "1", "--attention", "6", "--batch", "8", "--steps", "2",
+                "--sample-count", "0", "--threads", "1", "--quiet"};
+  done(mote_in(folder, train + Args{"--out", "told"}));
+  apps::Dataset relabelled = apps::load_dataset({.spec = "synthetic:shifted-shapes", .limit = 300, .labels = folder.path("c.csv")});
+  CHECK_SAME(relabelled.labels, labels);
+  CHECK(relabelled.class_names.empty());
+  CHECK(relabelled.hash == apps::load_from_run(folder.path("told"), "").data_hash);
+  CHECK(relabelled.hash != apps::load_dataset({.spec = "synthetic:shifted-shapes", .limit = 300}).hash);
+  done(mote_in(folder, {"sample", "--run", "told", "--class", "3", "--steps", "2", "--count", "2", "--out", "three.png"}));
+  done(mote_in(folder, {"train", "--out", "told", "--resume", "--steps", "3", "--quiet"}));
+  std::ofstream(folder.path("few.csv")) << "0\n1\n";
+  std::string below = "-1\n";
+  for (int64_t n = 1; n < 300; ++n) below += "0\n";
+  std::ofstream(folder.path("below.csv")) << below;
+  CHECK_EXIT(mote_in(folder, {"train", "--data", "synthetic:shapes", "--limit", "300", "--labels", "few.csv", "--class-cond",
+                              "--out", "r"}), 3, "few.csv holds 2 labels");
+  CHECK_EXIT(mote_in(folder, {"train", "--data", "synthetic:shapes", "--limit", "300", "--labels", "below.csv", "--class-cond",
+                              "--out", "r"}), 3, "the label of image 0 is -1");
 }
 
 TEST_CASE("data that cannot be clustered end with exit code 3, files that are no run with 4", "[cli][cluster]") {

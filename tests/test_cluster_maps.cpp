@@ -1,12 +1,17 @@
-// Principal components, t-SNE and classification by neighbours.
+// Principal components, t-SNE, nearest neighbours, also under distortions, and the spectral embedding of their graph.
 #include <algorithm>
+#include <map>
 #include <numeric>
 
+#include "autograd/ops.h"
+#include "diffusion/cluster/distortion.h"
 #include "diffusion/cluster/kmeans.h"
 #include "diffusion/cluster/knn.h"
 #include "diffusion/cluster/pca.h"
 #include "diffusion/cluster/scores.h"
+#include "diffusion/cluster/spectral.h"
 #include "diffusion/cluster/tsne.h"
+#include "diffusion/metrics/eigen.h"
 #include "tests/mixture_support.h"
 
 using namespace mote;
@@ -173,6 +178,216 @@ TEST_CASE("a row is no neighbour of its own, and threads change nothing", "[clus
   CHECK_FAILS(Error::Kind::data, knn_scores(x, labels, {1500}), "k = 1500", "there are 1499");
   CHECK_FAILS(Error::Kind::argument, knn_scores(x, labels, {0}), "k must be 1 or more");
   CHECK_FAILS(Error::Kind::argument, knn_scores(x, labels.rows(0, 5), {1}), "reference_labels must be i64 [1500]");
+}
+
+TEST_CASE("the nearest rows are those of sorting all distances, with their distances", "[cluster][knn]") {
+  Tensor x = normal({700, 5}, DType::f64, Generator{8}), q = normal({90, 5}, DType::f64, Generator{9});
+  Neighbours found = nearest_rows(x, q, 12), own = nearest_rows(x, 12);
+  for (const auto& [near, from] : {std::pair{found, q}, {own, x}}) {
+    bool is_own = from.size(0) == 700;
+    CHECK(near.rows.shape() == Shape{from.size(0), 12});
+    for (int64_t m = 0; m < from.size(0); ++m) {
+      std::vector<std::pair<double, int64_t>> order;
+      for (int64_t n = 0; n < 700; ++n) {
+        double sum = 0;
+        for (int64_t d = 0; d < 5; ++d) sum += std::pow(x.data<double>()[n * 5 + d] - from.data<double>()[m * 5 + d], 2);
+        if (!is_own || n != m) order.push_back({sum, n});
+      }
+      std::sort(order.begin(), order.end());
+      for (int64_t k = 0; k < 12; ++k) {
+        REQUIRE(near.rows.data<int64_t>()[m * 12 + k] == order[size_t(k)].second);
+        REQUIRE(near.squared.data<double>()[m * 12 + k] == Approx(order[size_t(k)].first).epsilon(1e-12));
+      }
+    }
+  }
+  CHECK_FAILS(Error::Kind::data, nearest_rows(x, 700), "k = 700", "there are 699");
+  CHECK_FAILS(Error::Kind::data, nearest_rows(x, normal({3, 4}, DType::f64, Generator{1}), 2), "width");
+}
+
+TEST_CASE("neighbours under changes are the nearest over all changes, of those that either of two finds", "[cluster][knn]") {
+  constexpr int64_t N = 60, D = 3, k = 5;
+  Tensor x = normal({N, D}, DType::f64, Generator{8});
+  std::vector<Tensor> copies;
+  for (uint64_t c = 0; c < 3; ++c) copies.push_back(x + affine(normal({N, D}, DType::f64, Generator{20 + c}), 0.5, 0));
+  Neighbours near = nearest_under(x, 3, [&](int64_t c) { return copies[size_t(c)]; }, k);
+  auto squared = [&](const Tensor& a, int64_t i, const Tensor& b, int64_t j) {
+    double sum = 0;
+    for (int64_t d = 0; d < D; ++d) sum += std::pow(a.data<double>()[i * D + d] - b.data<double>()[j * D + d], 2);
+    return sum;
+  };
+  std::vector<std::map<int64_t, double>> known(N);   // what either finds, at the less of the two
+  for (int64_t i = 0; i < N; ++i) {
+    std::vector<std::pair<double, int64_t>> order;
+    for (int64_t j = 0; j < N; ++j) {
+      double least = squared(x, i, x, j);
+      for (const Tensor& copy : copies) least = std::min(least, squared(x, i, copy, j));
+      if (j != i) order.push_back({least, j});
+    }
+    std::sort(order.begin(), order.end());
+    order.resize(k);
+    for (auto [distance, j] : order)
+      for (auto [a, b] : {std::pair{i, j}, {j, i}}) {
+        auto [place, is_new] = known[size_t(a)].try_emplace(b, distance);
+        if (!is_new) place->second = std::min(place->second, distance);
+      }
+  }
+  bool was_changed = false;
+  for (int64_t i = 0; i < N; ++i) {
+    std::vector<std::pair<double, int64_t>> order;
+    for (auto [j, distance] : known[size_t(i)]) order.push_back({distance, j});
+    std::sort(order.begin(), order.end());
+    for (int64_t place = 0; place < k; ++place) {
+      REQUIRE(near.rows.data<int64_t>()[i * k + place] == order[size_t(place)].second);
+      REQUIRE(near.squared.data<double>()[i * k + place] == Approx(order[size_t(place)].first).epsilon(1e-12));
+      was_changed |= order[size_t(place)].first < squared(x, i, x, order[size_t(place)].second);
+    }
+  }
+  CHECK(was_changed);
+  Neighbours none = nearest_under(x, 0, {}, k), plain = nearest_rows(x, k);
+  CHECK_SAME(none.rows, plain.rows);
+}
+
+TEST_CASE("distortions move, turn, slant and stretch around the middle", "[cluster][distortion]") {
+  // f(x, y) linear in the pixel: what is read between pixels is exact, so that the map can be read off.
+  constexpr int64_t H = 9, W = 11;
+  Tensor images = empty({1, H, W, 2});
+  for (int64_t y = 0; y < H; ++y)
+    for (int64_t x = 0; x < W; ++x) {
+      images.data<float>()[(y * W + x) * 2] = float(x - 5);
+      images.data<float>()[(y * W + x) * 2 + 1] = float(y - 4);
+    }
+  CHECK_SAME(distorted(images, {}), images);
+  auto at = [&](const Distortion& d, int64_t x, int64_t y) {
+    Tensor out = distorted(images, d);
+    const float* pixel = out.data<float>() + ((y + 4) * W + x + 5) * 2;
+    return std::pair<double, double>(pixel[0], pixel[1]);
+  };
+  auto [x, y] = at({.move_x = 1, .move_y = -2}, 2, 1);
+  CHECK(x == Approx(1));
+  CHECK(y == Approx(3));
+  std::tie(x, y) = at({.turn = M_PI / 2}, 2, 0);   // (0, -2) goes to (2, 0)
+  CHECK(x == Approx(0).margin(1e-5));
+  CHECK(y == Approx(-2));
+  std::tie(x, y) = at({.slant = 0.5}, 2, 2);       // x = 2 - 0.5 * 2
+  CHECK(x == Approx(1));
+  CHECK(y == Approx(2));
+  std::tie(x, y) = at({.stretch_x = 2, .stretch_y = 0.5}, 2, 1);
+  CHECK(x == Approx(1));
+  CHECK(y == Approx(2));
+  // All at once: A = turn slant stretch takes q to p.
+  Distortion all{.turn = 0.3, .slant = 0.2, .stretch_x = 1.3, .stretch_y = 0.8, .move_x = 0.4, .move_y = -0.3};
+  std::tie(x, y) = at(all, 1, -1);
+  double sx = all.stretch_x * x + all.slant * all.stretch_y * y, sy = all.stretch_y * y;
+  CHECK(std::cos(0.3) * sx - std::sin(0.3) * sy + 0.4 == Approx(1).epsilon(1e-5));
+  CHECK(std::sin(0.3) * sx + std::cos(0.3) * sy - 0.3 == Approx(-1).epsilon(1e-5));
+  // Beyond the edge: the nearest pixel.
+  std::tie(x, y) = at({.move_x = 100}, 0, 3);
+  CHECK(x == -5);
+  CHECK(y == 3);
+  Generator one{4}, same{4};
+  for (int draw = 0; draw < 200; ++draw) {
+    Distortion d = draw_distortion({}, one), again = draw_distortion({}, same);
+    CHECK(d.turn == again.turn);
+    CHECK((std::abs(d.turn) <= 0.25 && std::abs(d.slant) <= 0.4 && std::abs(std::log(d.stretch_x)) <= 0.2 &&
+           std::abs(d.move_y) <= 1));
+  }
+  CHECK_FAILS(Error::Kind::argument, distorted(images, {.stretch_x = 0}), "above 0");
+}
+
+// ---- Spectral embedding --------------------------------------------------------------------------------------------
+
+/// Two rings around each other, with as many points on either: no mixture of two Gaussians parts them.
+Tensor two_rings(int64_t each) {
+  Tensor x = normal({2 * each, 2}, DType::f64, Generator{3});
+  for (int64_t i = 0; i < 2 * each; ++i) {
+    double angle = 2 * M_PI * double(i) / double(each), radius = i < each ? 1 : 3;
+    for (int64_t d = 0; d < 2; ++d) {
+      double& value = x.data<double>()[2 * i + d];
+      value = 0.03 * value + radius * (d ? std::sin(angle) : std::cos(angle));
+    }
+  }
+  return x;
+}
+
+TEST_CASE("the spectral embedding is the eigenvectors of the whole matrix", "[cluster][spectral]") {
+  Tensor x = separated(3, 60, 4, 2, 7);
+  for (int64_t k : {3, 10})
+    for (int64_t scale : {2, 50}) {
+      SpectralOptions options{.width = 4, .neighbours = k, .scale = scale, .unit_rows = false, .tolerance = 1e-10};
+      Spectral got = spectral_embedding(x, options);
+      CHECK(got.residual <= 1e-10);
+      // By its definition, densely.
+      int64_t N = x.size(0), D = x.size(1);
+      Neighbours near = nearest_rows(x, k);
+      Tensor a = zeros({N, N}, DType::f64);
+      auto length = [&](int64_t i) { return std::sqrt(near.squared.data<double>()[i * k + std::min(scale, k) - 1]); };
+      for (int64_t i = 0; i < N; ++i)
+        for (int64_t place = 0; place < k; ++place) {
+          int64_t j = near.rows.data<int64_t>()[i * k + place];
+          double squared = 0;
+          for (int64_t d = 0; d < D; ++d) squared += std::pow(x.data<double>()[i * D + d] - x.data<double>()[j * D + d], 2);
+          a.data<double>()[i * N + j] = a.data<double>()[j * N + i] = std::exp(-squared / (length(i) * length(j)));
+        }
+      std::vector<double> degree(size_t(N), 0.0);
+      for (int64_t i = 0; i < N * N; ++i) degree[size_t(i / N)] += a.data<double>()[i];
+      for (int64_t i = 0; i < N * N; ++i) a.data<double>()[i] /= std::sqrt(degree[size_t(i / N)] * degree[size_t(i % N)]);
+      metrics::SymmetricEigen eigen = metrics::symmetric_eigen(a);
+      for (int64_t c = 0; c < 4; ++c) {
+        CHECK(got.values.data<double>()[c] == Approx(eigen.values.data<double>()[N - 1 - c]).epsilon(1e-9));
+        // A y = value y, and y has length 1: with the values, all there is to say where some are equal.
+        double off = 0, norm = 0, largest = 0;
+        for (int64_t i = 0; i < N; ++i) {
+          double sum = 0, own = got.y.data<double>()[i * 4 + c];
+          for (int64_t j = 0; j < N; ++j) sum += a.data<double>()[i * N + j] * got.y.data<double>()[j * 4 + c];
+          off = std::max(off, std::abs(sum - got.values.data<double>()[c] * own));
+          norm += own * own;
+          if (std::abs(own) > std::abs(largest)) largest = own;
+        }
+        CHECK(off < 1e-9);
+        CHECK(norm == Approx(1).epsilon(1e-12));
+        CHECK(largest > 0);
+      }
+    }
+}
+
+TEST_CASE("the spectral embedding parts rings that k-means cannot", "[cluster][spectral]") {
+  int64_t each = 200;
+  Tensor x = two_rings(each), truth = empty({2 * each}, DType::i64);
+  for (int64_t i = 0; i < 2 * each; ++i) truth.data<int64_t>()[i] = i / each;
+  auto score = [&](const Tensor& y) {
+    KMeansOptions two;
+    two.clusters = 2;
+    return accuracy(contingency(kmeans(y, two).labels, truth));
+  };
+  CHECK(score(x) < 0.7);
+  Spectral rings = spectral_embedding(x, {.width = 2, .neighbours = 8});
+  CHECK(score(rings.y) == 1);
+  for (int64_t c = 0; c < 2; ++c) CHECK(rings.values.data<double>()[c] == Approx(1).epsilon(1e-9));   // two parts
+  for (int64_t i = 0; i < 2 * each; ++i)
+    CHECK(std::hypot(rings.y.data<double>()[2 * i], rings.y.data<double>()[2 * i + 1]) == Approx(1).epsilon(1e-12));
+}
+
+TEST_CASE("the spectral embedding has the same bits for any number of threads, and says what it cannot do",
+          "[cluster][spectral]") {
+  Tensor x = separated(3, 300, 6, 2, 9).to(DType::f32);
+  auto run = [&](int threads) {
+    Threads count(threads);
+    return spectral_embedding(x, {.width = 5}).y;
+  };
+  Tensor one = run(1);
+  for (int threads : {2, 3, 7}) CHECK_SAME(run(threads), one);
+  int rounds = 0;
+  SpectralOptions stopped{.width = 5, .tolerance = 1e-12, .progress = [&](int, double) { return ++rounds < 2; }};
+  CHECK(spectral_embedding(x, stopped).residual > 1e-12);
+  CHECK(rounds == 2);
+  CHECK_FAILS(Error::Kind::numeric, spectral_embedding(x, {.width = 5, .tolerance = 1e-30, .max_rounds = 2}), "after 2 rounds");
+  CHECK_FAILS(Error::Kind::argument, spectral_embedding(x, {.width = 0}), "width must be 1 or more");
+  CHECK_FAILS(Error::Kind::data, spectral_embedding(x.rows(0, 14), {.width = 5}), "need 15 points, there are 14");
+  CHECK_FAILS(Error::Kind::data, spectral_embedding(x.rows(0, 9), {.width = 1}), "k = 10");
+  // Duplicates: s_i is 0, and no weight is a NaN.
+  Tensor twice = zeros({60, 2});
+  for (int64_t i = 0; i < 60; ++i) twice.data<float>()[2 * i] = float(i / 30);
+  for (double value : spectral_embedding(twice, {.width = 2}).y.to_vector()) CHECK(std::isfinite(value));
 }
 
 // ---- t-SNE ---------------------------------------------------------------------------------------------------------

@@ -53,13 +53,12 @@ Tensor centred(const Tensor& x, const Tensor& mean) {
   return moved;
 }
 
+/// skip_same: row i of the queries is not told of row i of the reference.
 template <class T>
-std::vector<KnnScore> scores_in(const Tensor& reference, const Tensor& labels, const Tensor& queries,
-                                const Tensor& query_labels, const std::vector<int64_t>& ks, bool skip_itself) {
+Neighbours nearest_in(const Tensor& reference, const Tensor& queries, int64_t k, bool skip_same) {
   int64_t N = reference.size(0), M = queries.size(0), D = reference.size(1);
-  int64_t most = *std::max_element(ks.begin(), ks.end());
   Tensor mean = column_means(reference);
-  Tensor y = centred<T>(reference, mean), x = skip_itself ? y : centred<T>(queries, mean);
+  Tensor y = centred<T>(reference, mean), x = queries.raw() == reference.raw() ? y : centred<T>(queries, mean);
   // |x - y|^2 orders the y of one x as |y|^2 / 2 - x y does: a product with -1/2 |y|^2 to start from.
   std::vector<T> half(static_cast<size_t>(N));
   std::vector<T> origin(static_cast<size_t>(D));
@@ -73,43 +72,52 @@ std::vector<KnnScore> scores_in(const Tensor& reference, const Tensor& labels, c
                        std::min(kColumns, N - part * kColumns));
   });
 
-  Chunks chunks(M);
-  std::vector<double> right(size_t(chunks.number()) * ks.size(), 0.0), shares(right);
+  Neighbours found{empty({M, k}, DType::i64), empty({M, k}, DType::f64)};
   cpu::ThreadScratch<T> work(cpu::kBlockElements<T> + kBlockRows * kColumns);
-  chunks.each_block([&](int64_t chunk, int64_t begin, int64_t end) {
+  Chunks(M).each_block([&](int64_t, int64_t begin, int64_t end) {
     T *block = work.mine(), *product = block + cpu::kBlockElements<T>;
-    std::vector<Nearest<T>> nearest(size_t(end - begin), Nearest<T>(most));
+    std::vector<Nearest<T>> nearest(size_t(end - begin), Nearest<T>(k));
     for (int64_t part = 0; part < parts; ++part) {
       int64_t first = part * kColumns, columns = std::min(kColumns, N - first);
       cpu::gemm_rows<T, T>(0, end - begin, columns, D, cpu::Matrix<T>{x.data<T>() + begin * D, D},
                            packed.data() + part * per_part, product, columns, half.data() + first, false, block);
       for (int64_t query = begin; query < end; ++query)
         for (int64_t column = 0; column < columns; ++column)
-          if (!skip_itself || first + column != query)
+          if (!skip_same || first + column != query)
             nearest[size_t(query - begin)].offer(-product[(query - begin) * columns + column], first + column);
     }
     for (int64_t query = begin; query < end; ++query)
-      for (size_t i = 0; i < ks.size(); ++i) {
-        std::map<int64_t, int64_t> votes;
-        for (int64_t place = 0; place < ks[i]; ++place)
-          ++votes[labels.data<int64_t>()[nearest[size_t(query - begin)].row(place)]];
-        auto winner =
-            std::max_element(votes.begin(), votes.end(), [](auto& a, auto& b) { return a.second < b.second; });
-        int64_t truth = query_labels.data<int64_t>()[query];
-        right[size_t(chunk) * ks.size() + i] += winner->first == truth;
-        shares[size_t(chunk) * ks.size() + i] += votes.count(truth) ? double(votes[truth]) / double(ks[i]) : 0;
+      for (int64_t place = 0; place < k; ++place) {
+        int64_t row = nearest[size_t(query - begin)].row(place);
+        found.rows.data<int64_t>()[query * k + place] = row;
+        found.squared.data<double>()[query * k + place] =
+            squared_distance(x.data<T>() + query * D, y.data<T>() + row * D, D);
       }
   });
-  std::vector<KnnScore> scores;
-  for (size_t i = 0; i < ks.size(); ++i) {
-    KnnScore score{ks[i]};
-    for (size_t chunk = 0; chunk < size_t(chunks.number()); ++chunk) {
-      score.accuracy += right[chunk * ks.size() + i] / double(M);
-      score.share += shares[chunk * ks.size() + i] / double(M);
-    }
-    scores.push_back(score);
-  }
-  return scores;
+  return found;
+}
+
+/// Squared distances and rows.
+using Candidates = std::vector<std::pair<double, int64_t>>;
+
+/// Each row once, with its least distance; the k nearest, in order.
+void keep_nearest(Candidates& candidates, int64_t k) {
+  auto by_row = [](const auto& a, const auto& b) { return std::pair(a.second, a.first) < std::pair(b.second, b.first); };
+  std::sort(candidates.begin(), candidates.end(), by_row);
+  auto same = [](const auto& a, const auto& b) { return a.second == b.second; };
+  candidates.erase(std::unique(candidates.begin(), candidates.end(), same), candidates.end());
+  std::sort(candidates.begin(), candidates.end());
+  if (int64_t(candidates.size()) > k) candidates.resize(size_t(k));
+}
+
+Neighbours checked_nearest(const char* op, const Tensor& reference, const Tensor& queries, int64_t k, bool skip_itself) {
+  metrics::require_pair(op, reference, queries);
+  int64_t most = reference.size(0) - skip_itself;
+  check(k >= 1, op, ": k must be 1 or more, got ", k);
+  if (k > most) fail(Error::Kind::data, op, ": k = ", k, " neighbours are asked for, there are ", most);
+  bool is_f32 = reference.dtype() == DType::f32 && queries.dtype() == DType::f32;
+  return is_f32 ? nearest_in<float>(reference, queries, k, skip_itself)
+                : nearest_in<double>(reference, queries, k, skip_itself);
 }
 
 std::vector<KnnScore> checked_scores(const Tensor& reference, const Tensor& labels, const Tensor& queries,
@@ -122,17 +130,57 @@ std::vector<KnnScore> checked_scores(const Tensor& reference, const Tensor& labe
   require_labels("reference_labels", labels, reference);
   require_labels("query_labels", query_labels, queries);
   check(!ks.empty(), "knn_scores: no number of neighbours is given");
-  int64_t most = reference.size(0) - skip_itself;
+  for (int64_t k : ks) check(k >= 1, "knn_scores: k must be 1 or more, got ", k);
+  int64_t most = *std::max_element(ks.begin(), ks.end()), M = queries.size(0);
+  Neighbours found = checked_nearest("knn_scores", reference, queries, most, skip_itself);
+  std::vector<KnnScore> scores;
   for (int64_t k : ks) {
-    check(k >= 1, "knn_scores: k must be 1 or more, got ", k);
-    if (k > most) fail(Error::Kind::data, "knn_scores: k = ", k, " neighbours are asked for, there are ", most);
+    int64_t right = 0, shared = 0;
+    for (int64_t query = 0; query < M; ++query) {
+      std::map<int64_t, int64_t> votes;
+      for (int64_t place = 0; place < k; ++place)
+        ++votes[labels.data<int64_t>()[found.rows.data<int64_t>()[query * most + place]]];
+      auto winner = std::max_element(votes.begin(), votes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+      int64_t truth = query_labels.data<int64_t>()[query];
+      right += winner->first == truth;
+      shared += votes.count(truth) ? votes[truth] : 0;
+    }
+    scores.push_back({k, double(right) / double(M), double(shared) / double(M * k)});
   }
-  bool is_f32 = reference.dtype() == DType::f32 && queries.dtype() == DType::f32;
-  return is_f32 ? scores_in<float>(reference, labels, queries, query_labels, ks, skip_itself)
-                : scores_in<double>(reference, labels, queries, query_labels, ks, skip_itself);
+  return scores;
 }
 
 }  // namespace
+
+Neighbours nearest_rows(const Tensor& reference, const Tensor& queries, int64_t k) {
+  return checked_nearest("nearest_rows", reference, queries, k, false);
+}
+
+Neighbours nearest_rows(const Tensor& x, int64_t k) { return checked_nearest("nearest_rows", x, x, k, true); }
+
+Neighbours nearest_under(const Tensor& x, int64_t copies, const std::function<Tensor(int64_t)>& copy, int64_t k) {
+  std::vector<Candidates> of(size_t(x.size(0)));
+  for (int64_t c = -1; c < copies; ++c) {
+    Neighbours found = checked_nearest("nearest_under", c < 0 ? x : copy(c), x, k, true);
+    for (int64_t i = 0; i < x.size(0); ++i) {
+      for (int64_t place = i * k; place < (i + 1) * k; ++place)
+        of[size_t(i)].push_back({found.squared.data<double>()[place], found.rows.data<int64_t>()[place]});
+      keep_nearest(of[size_t(i)], k);
+    }
+  }
+  std::vector<Candidates> both = of;
+  for (size_t i = 0; i < of.size(); ++i)
+    for (auto [squared, row] : of[i]) both[size_t(row)].push_back({squared, int64_t(i)});
+  Neighbours result{empty({x.size(0), k}, DType::i64), empty({x.size(0), k}, DType::f64)};
+  for (size_t i = 0; i < both.size(); ++i) {
+    keep_nearest(both[i], k);
+    for (size_t place = 0; place < size_t(k); ++place) {
+      result.rows.data<int64_t>()[i * size_t(k) + place] = both[i][place].second;
+      result.squared.data<double>()[i * size_t(k) + place] = both[i][place].first;
+    }
+  }
+  return result;
+}
 
 std::vector<KnnScore> knn_scores(const Tensor& reference, const Tensor& reference_labels, const Tensor& queries,
                                  const Tensor& query_labels, const std::vector<int64_t>& ks) {
