@@ -30,6 +30,18 @@ Tensor pixel_rows(const Dataset& data) { return to_unit(data.images).view({data.
 
 }  // namespace
 
+std::string score_text(double value, double spread, int64_t tries) {
+  char text[48];
+  if (!std::isfinite(value)) return "-";
+  if (tries > 1) std::snprintf(text, sizeof text, "%.4f +- %.4f", value, spread);
+  else std::snprintf(text, sizeof text, "%.4f", value);
+  return text;
+}
+
+nlohmann::ordered_json number_json(double value) {
+  return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+}
+
 ClusterRow raw_kmeans_row(const Dataset& data, int64_t components, int64_t tries) {
   Tensor pixels = pixel_rows(data);
   std::vector<ClusterScores> scores;
@@ -114,6 +126,29 @@ ClusterImagesSeen classify_drawn(const FeatureNet& net, const Tensor& drawn, int
   }
   result.mean_share = drawn_of_all > 0 ? double(right_of_all) / double(drawn_of_all) : NAN;
   return result;
+}
+
+std::vector<std::vector<std::string>> table_of(const ClusterImagesSeen& seen, const std::vector<std::string>& class_names) {
+  std::vector<std::vector<std::string>> table{{"cluster", "commonest class", "its share", "of the draws"}};
+  for (size_t k = 0; k < seen.majority.size(); ++k) {
+    int64_t majority = seen.majority[k];
+    std::string name = majority < 0                               ? "none"
+                       : majority < int64_t(class_names.size()) ? class_names[size_t(majority)]
+                                                                 : std::to_string(majority);
+    table.push_back({std::to_string(k), name, score_text(seen.purity[k], 0, 1), score_text(seen.share[k], 0, 1)});
+  }
+  return table;
+}
+
+nlohmann::ordered_json json_of(const ClusterImagesSeen& seen, const FeatureNet& net) {
+  nlohmann::ordered_json json = {{"drawn_in_majority_class", number_json(seen.mean_share)},
+                                 {"classifier", net.name()},
+                                 {"classifier_accuracy", net.accuracy},
+                                 {"clusters", nlohmann::ordered_json::array()}};
+  for (size_t k = 0; k < seen.majority.size(); ++k)
+    json["clusters"].push_back({{"majority", seen.majority[k]}, {"purity", number_json(seen.purity[k])},
+                                {"drawn", number_json(seen.share[k])}});
+  return json;
 }
 
 }  // namespace mote::apps

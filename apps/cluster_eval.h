@@ -1,5 +1,6 @@
 // cluster_eval.h - how good a clustering is, beside what needs no training: the numbers of `mote cluster eval`.
 #pragma once
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,10 @@
 #include "diffusion/cluster/knn.h"
 
 namespace mote::apps {
+
+/// Four digits, with the spread if there were tries; "-" for what is no number, which is null in JSON.
+std::string score_text(double value, double spread, int64_t tries);
+nlohmann::ordered_json number_json(double value);
 
 struct ClusterRow {
   std::string name;                 // how the labels were found
@@ -45,5 +50,8 @@ struct ClusterImagesSeen {
 /// `drawn` f32 [K each, ...], `each` images of every component in order; `clusters` and `labels` i64 [N] of real images.
 ClusterImagesSeen classify_drawn(const FeatureNet& net, const Tensor& drawn, int64_t each, const Tensor& clusters,
                                  const Tensor& labels, int64_t components);
+/// A row a cluster, below a heading; and the same as JSON, with the mean share, the classifier and its accuracy.
+std::vector<std::vector<std::string>> table_of(const ClusterImagesSeen& seen, const std::vector<std::string>& class_names);
+nlohmann::ordered_json json_of(const ClusterImagesSeen& seen, const FeatureNet& net);
 
 }  // namespace mote::apps

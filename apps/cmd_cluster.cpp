@@ -124,6 +124,7 @@ void add_cluster_command(CLI::App& app) {
   add_cluster_eval(*cluster);
   add_cluster_features(*cluster);
   add_cluster_spectral(*cluster);
+  add_cluster_judge(*cluster);
 }
 
 }  // namespace mote::apps

@@ -16,6 +16,7 @@ void add_cluster_sample(CLI::App& cluster);   // cmd_cluster_sample.cpp
 void add_cluster_eval(CLI::App& cluster);     // cmd_cluster_eval.cpp
 void add_cluster_features(CLI::App& cluster); // cmd_cluster_features.cpp
 void add_cluster_spectral(CLI::App& cluster); // cmd_cluster_spectral.cpp
+void add_cluster_judge(CLI::App& cluster);    // cmd_cluster_judge.cpp
 
 /// Which run, and which of its weights.
 struct ClusterSource {

@@ -32,15 +32,6 @@ struct EvalOptions : ClusterSource {
   int64_t limit = -1;
 };
 
-Json number_json(double value) { return std::isfinite(value) ? Json(value) : Json(); }
-std::string score_text(double value, double spread, int64_t tries) {
-  char text[48];
-  if (!std::isfinite(value)) return "-";
-  if (tries > 1) std::snprintf(text, sizeof text, "%.4f +- %.4f", value, spread);
-  else std::snprintf(text, sizeof text, "%.4f", value);
-  return text;
-}
-
 std::vector<std::vector<std::string>> table_of(const std::vector<ClusterRow>& rows) {
   std::vector<std::vector<std::string>> table{{"labels from", "ACC", "NMI", "ARI", "tries"}};
   for (const ClusterRow& row : rows)
@@ -217,27 +208,11 @@ void run_eval(const EvalOptions& o) {
     if (labelled && data.classes() >= 2 && data.count() >= 20) {
       FeatureNet net = feature_net(o.classifier, options, o.common.quiet);
       ClusterImagesSeen seen = classify_drawn(net, drawn, o.each, train.clusters, data.labels, K);
-      std::vector<std::vector<std::string>> table{{"cluster", "commonest class", "its share", "of the draws"}};
-      for (int64_t k = 0; k < K; ++k) {
-        int64_t majority = seen.majority[size_t(k)];
-        std::string name = majority < 0 ? "none"
-                           : majority < int64_t(data.class_names.size()) ? data.class_names[size_t(majority)]
-                                                                         : std::to_string(majority);
-        table.push_back({std::to_string(k), name, score_text(seen.purity[size_t(k)], 0, 1),
-                         score_text(seen.share[size_t(k)], 0, 1)});
-      }
       page.heading("What the classifier " + net.name() + " sees in them");
-      page.table(table);
+      page.table(table_of(seen, data.class_names));
       page.note(concat_text("It puts ", score_text(seen.mean_share, 0, 1), " of the draws into the commonest class of their cluster; of ",
                             net.held_out, " held-out images it finds the class of ", score_text(net.accuracy, 0, 1), "."));
-      json["drawn_in_majority_class"] = number_json(seen.mean_share);
-      json["classifier"] = net.name();
-      json["classifier_accuracy"] = net.accuracy;
-      Json clusters = Json::array();
-      for (int64_t k = 0; k < K; ++k)
-        clusters.push_back({{"majority", seen.majority[size_t(k)]}, {"purity", number_json(seen.purity[size_t(k)])},
-                            {"drawn", number_json(seen.share[size_t(k)])}});
-      json["clusters"] = clusters;
+      json.update(json_of(seen, net));
     }
   }
   io::write_file_atomic(folder + "/eval.json", json.dump(2) + "\n");

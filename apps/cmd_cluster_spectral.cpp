@@ -17,6 +17,7 @@
 #include "apps/signals.h"
 #include "diffusion/cluster/distortion.h"
 #include "diffusion/cluster/kmeans.h"
+#include "diffusion/cluster/pca.h"
 #include "diffusion/cluster/spectral.h"
 #include "tensor/error.h"
 #include "tensor/io/file.h"
@@ -32,7 +33,7 @@ struct SpectralJob {
   DataOptions data;
   std::string run, ckpt;
   FeatureOptions features;
-  int64_t k = 10, copies = 40, width = 0, restarts = 10;
+  int64_t pca = 0, k = 10, copies = 40, width = 0, restarts = 10;
   cluster::DistortionRange range;
   cluster::SpectralOptions spectral;
   std::string out, embedding;
@@ -45,6 +46,7 @@ void check_usage(const SpectralJob& o) {
   require(!o.out.empty(), "--out: name the file for the clusters, FILE.csv");
   o.features.check();
   require(o.k >= 1, "--k: must be 1 or more, got ", o.k);
+  require(o.pca >= 0, "--pca: must be 0 (none) or more, got ", o.pca);
   require(o.copies >= 0, "--copies: must be 0 (none) or more, got ", o.copies);
   require(o.width >= 0, "--width: must be 0 (--k) or more, got ", o.width);
   require(o.restarts >= 1, "--restarts: must be 1 or more, got ", o.restarts);
@@ -75,14 +77,24 @@ void run_spectral(SpectralJob o) {
   auto begun = std::chrono::steady_clock::now();
   Progress progress("spectral", 0, o.copies + 1, "copy", o.common.quiet);
   int64_t copy = 0;
+  std::optional<cluster::Pca> pca;   // of the images as they are
   auto vectors = [&](const Tensor& images) {
     exit_if_stopped();
     progress.update(copy);
-    if (!network) return images.view({N, -1});
-    return (*network)(images, [&](int64_t done) {
-      exit_if_stopped();
-      progress.update(copy, concat_text("features of ", done, " images"));
-    });
+    Tensor rows = network ? (*network)(images,
+                                       [&](int64_t done) {
+                                         exit_if_stopped();
+                                         progress.update(copy, concat_text("features of ", done, " images"));
+                                       })
+                          : images.view({N, -1});
+    if (o.pca == 0) return rows;
+    if (o.pca > rows.size(1))
+      fail(Error::Kind::usage, "--pca: ", o.pca, " components are asked for, the vectors have ", rows.size(1), " numbers");
+    if (!pca) {
+      progress.update(copy, "principal components");
+      pca = cluster::principal_components(rows, o.pca);
+    }
+    return cluster::project(*pca, rows).to(DType::f32);
   };
   Tensor images = to_unit(data.images);
   Generator stream = Generator{o.common.seed}.fork(kDistortions);
@@ -119,7 +131,7 @@ void run_spectral(SpectralJob o) {
   if (data.labels.defined()) scores = score_labels(found.labels, data.labels);
   if (o.common.json) {
     nlohmann::ordered_json json = {{"command", command_line()}, {"data", data.name}, {"images", N}, {"k", o.k},
-                                   {"copies", o.copies}, {"counts", found.counts}, {"inertia", found.inertia},
+                                   {"pca", o.pca}, {"copies", o.copies}, {"counts", found.counts}, {"inertia", found.inertia},
                                    {"eigenvalues", values}, {"seconds", seconds}, {"out", o.out}};
     if (scores) json["scores"] = {{"acc", scores->accuracy}, {"nmi", scores->nmi}, {"ari", scores->ari}};
     std::cout << json.dump(2) << "\n";
@@ -151,6 +163,9 @@ void add_cluster_spectral(CLI::App& cluster) {
   sub.add_option("--run", o->run, "distances between vectors of this run's network, not between pixels")->group("Network");
   sub.add_option("--ckpt", o->ckpt, "checkpoint file, instead of --run")->group("Network");
   o->features.add_options(sub);
+  sub.add_option("--pca", o->pca, "distances between the first N principal components (0: between whole vectors): much faster")
+      ->group("Features")
+      ->capture_default_str();
   const char* copies = "Distortions";
   sub.add_option("--copies", o->copies, "maps that images are compared under (0: as they are only)")->group(copies)->capture_default_str();
   sub.add_option("--turn", o->range.turn, "at most so many radians")->group(copies)->capture_default_str();

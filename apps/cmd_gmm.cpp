@@ -25,12 +25,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kGroups = "mixture.groups";   // of the metadata: the group of every component
+
 struct GmmOptions {
   CommonOptions common;
   std::string vectors, out, assignments, curve, mixture;
   std::string k = "8", covariance = "diag", start;
   std::vector<const CLI::Option*> decided_by_start;  // flags that --start leaves nothing to say
   bool standardize = false;
+  int64_t join = 0;   // components into so many groups, 0: as they are
   cluster::MixtureOptions fit;
 };
 
@@ -61,7 +64,8 @@ std::vector<int64_t> orders_of(const std::string& text) {
 
 // ---- Data ----------------------------------------------------------------------------------------------------------
 
-/// A CSV of the points of a file: row, most probable component, log-likelihood, and the probability of every component.
+/// A CSV of the points of a file: row, most probable component (or group of them), log-likelihood, and the probability of
+/// every one.
 void save_assignments(const std::string& path, const cluster::Posterior& answer) {
   int64_t N = answer.probabilities.size(0), K = answer.probabilities.size(1);
   io::write_file_atomic(path, [&](const io::Append& append) {
@@ -78,6 +82,21 @@ void save_assignments(const std::string& path, const cluster::Posterior& answer)
       text.clear();
     }
   });
+}
+
+/// The groups that `fit --join` made, by the metadata of its file; undefined without.
+Tensor groups_of(const std::string& path, const std::map<std::string, std::string>& metadata, int64_t components) {
+  auto found = metadata.find(kGroups);
+  if (found == metadata.end()) return {};
+  Json list = Json::parse(found->second, nullptr, false);
+  bool is_right = list.is_array() && int64_t(list.size()) == components;
+  Tensor groups = empty({components}, DType::i64);
+  for (size_t k = 0; is_right && k < list.size(); ++k) {
+    is_right = list[k].is_number() && list[k].get<double>() >= 0 && list[k].get<double>() < double(components);
+    if (is_right) groups.data<int64_t>()[k] = list[k].get<int64_t>();
+  }
+  if (!is_right) fail(Error::Kind::checkpoint, path, ": its groups do not fit ", components, " components");
+  return groups;
 }
 
 // ---- The curve -----------------------------------------------------------------------------------------------------
@@ -143,6 +162,7 @@ void require_fit(const GmmOptions& o) {
     if (!(value >= least)) fail(Error::Kind::usage, flag, ": must be ", least, " or more, got ", value);
   };
   at_least("--restarts", o.fit.restarts, 1);
+  at_least("--join", double(o.join), 0);
   at_least("--iterations", o.fit.max_iterations, 1);
   at_least("--tolerance", o.fit.tolerance, 0);
   at_least("--map-weights", o.fit.weight_prior, 0);
@@ -176,6 +196,8 @@ void run_fit(const GmmOptions& o) {
   if (!o.start.empty() && warm.width() != D)
     fail(Error::Kind::data, o.vectors, " holds vectors of width ", D, ", the mixture in ", o.start, " is of width ",
          warm.width());
+  if (o.join > orders.front())
+    fail(Error::Kind::usage, "--join: ", orders.front(), " components cannot make ", o.join, " groups");
   if (orders.back() > N)
     fail(Error::Kind::data, "--k: ", orders.back(), " components need as many vectors, ", o.vectors, " has ", N);
   watch_signals("\nmote: stopping\n");
@@ -222,15 +244,21 @@ void run_fit(const GmmOptions& o) {
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   progress.update(order * options.restarts);
   progress.finish();
+  Tensor groups;   // by distances in the space that was fitted in
+  if (o.join > 0) groups = cluster::join_components(fits[cluster::best_order(fits)].fit.mixture, o.join);
   for (cluster::OrderFit& f : fits) {
     if (o.standardize) f.fit.mixture = cluster::rescaled(f.fit.mixture, scale, shift);  // back to the units of the file
     if (o.standardize || !o.start.empty()) f.criteria = cluster::criteria(f.fit.mixture, points);
   }
 
   const cluster::OrderFit& best = fits[cluster::best_order(fits)];
-  cluster::save_mixture(o.out, best.fit.mixture,
-                        {{"command", command_line()}, {"seed", std::to_string(o.common.seed)}});
-  if (!o.assignments.empty()) save_assignments(o.assignments, cluster::posterior(best.fit.mixture, points));
+  std::map<std::string, std::string> metadata = {{"command", command_line()}, {"seed", std::to_string(o.common.seed)}};
+  if (groups.defined()) metadata[kGroups] = Json(groups.to_vector()).dump();
+  cluster::save_mixture(o.out, best.fit.mixture, metadata);
+  if (!o.assignments.empty()) {
+    cluster::Posterior answer = cluster::posterior(best.fit.mixture, points);
+    save_assignments(o.assignments, groups.defined() ? cluster::joined(answer, groups) : answer);
+  }
   if (!o.curve.empty()) {
     io::write_file_atomic(o.curve, curve_svg(fits));
     io::write_file_atomic(csv_beside(o.curve), curve_csv(fits));
@@ -271,14 +299,17 @@ void run_assign(const GmmOptions& o) {
   if (o.mixture.empty()) fail(Error::Kind::usage, "--mixture FILE is needed: what mote gmm fit has written");
   if (o.out.empty()) fail(Error::Kind::usage, "--out FILE.csv is needed");
   start_on_cpu(o.common);
-  cluster::Mixture mixture = cluster::load_mixture(o.mixture);
+  std::map<std::string, std::string> metadata;
+  cluster::Mixture mixture = cluster::load_mixture(o.mixture, &metadata);
   Tensor x = load_vectors(o.vectors);
   if (x.size(1) != mixture.width())
     fail(Error::Kind::data, o.vectors, " holds vectors of width ", x.size(1), ", the mixture in ", o.mixture,
          " is of width ", mixture.width());
   cluster::Posterior answer = cluster::posterior(mixture, {x});
+  if (Tensor groups = groups_of(o.mixture, metadata, mixture.components()); groups.defined())
+    answer = cluster::joined(answer, groups);
   save_assignments(o.out, answer);
-  std::vector<int64_t> counts(size_t(mixture.components()), 0);
+  std::vector<int64_t> counts(size_t(answer.probabilities.size(1)), 0);
   for (int64_t n = 0; n < x.size(0); ++n) ++counts[size_t(answer.labels.data<int64_t>()[n])];
   if (o.common.json) {
     Json json = {{"command", command_line()},
@@ -325,6 +356,10 @@ void add_gmm_command(CLI::App& app) {
   fit.add_flag("--standardize", o->standardize,
                "fit with every feature scaled to variance 1; the mixture is in the units of the file")
       ->group(group);
+  fit.add_option("--join", o->join, "join components into so many groups, for clusters that are no Gaussians: assignments name "
+                                    "groups (0: components)")
+      ->group(group)
+      ->capture_default_str();
   fit.add_option("--restarts", o->fit.restarts, "k-means++ starts; the highest likelihood is kept")
       ->group(group)
       ->capture_default_str();

@@ -147,8 +147,10 @@ TEST_CASE("features of a diffusion network are a row an image, and do not depend
   CHECK_EXIT(features({"--out", "f.npy", "--pca", "17"}), 2, "the vectors have 16 numbers");
   // The same network's vectors as the space of a graph.
   Json json = done(cluster_in(folder.path(), {"spectral", "--run", "plain", "--limit", "70", "--k", "4", "--copies", "2",
-                                              "--threads", "1", "--out", "c.csv", "--json"})).json();
+                                              "--pca", "5", "--threads", "1", "--out", "c.csv", "--json"})).json();
   CHECK(json["images"] == 70);
+  CHECK_EXIT(cluster_in(folder.path(), {"spectral", "--run", "plain", "--k", "4", "--pca", "17", "--out", "c.csv"}), 2,
+             "the vectors have 16 numbers");
 }
 
 TEST_CASE("the graph of shapes under distortions finds them, and a conditional network is trained on what was found",
@@ -180,6 +182,14 @@ TEST_CASE("the graph of shapes under distortions finds them, and a conditional n
   CHECK(relabelled.hash != apps::load_dataset({.spec = "synthetic:shifted-shapes", .limit = 300}).hash);
   done(mote_in(folder, {"sample", "--run", "told", "--class", "3", "--steps", "2", "--count", "2", "--out", "three.png"}));
   done(mote_in(folder, {"train", "--out", "told", "--resume", "--steps", "3", "--quiet"}));
+  Args judge = {"judge", "--run", "told", "--each", "3", "--steps", "2", "--classifier", "lenet.safetensors", "--threads", "1"};
+  Json seen = done(cluster_in(folder.path(), judge + Args{"--out", "drawn.png", "--json", "--quiet"})).json();
+  CHECK(seen["clusters"].size() == 4);
+  for (const Json& cluster : seen["clusters"]) CHECK(cluster["purity"] > 0.99);   // of the real images, as found above
+  CHECK(seen["drawn_in_majority_class"] >= 0);
+  CHECK(io::load_image(folder.path("drawn.png")).size(0) > 3 * 12);   // four rows of three
+  CHECK_EXIT(cluster_in(folder.path(), judge + Args{"--sampler", "f-pndm"}), 2, "f-pndm");
+  CHECK_EXIT(cluster_in(folder.path(), {"judge", "--run", "none"}), 4, "there is no run at");
   std::ofstream(folder.path("few.csv")) << "0\n1\n";
   std::string below = "-1\n";
   for (int64_t n = 1; n < 300; ++n) below += "0\n";

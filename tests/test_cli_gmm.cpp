@@ -81,6 +81,30 @@ TEST_CASE("gmm fit writes the same file for any number of threads", "[cli][gmm]"
   }
 }
 
+TEST_CASE("components joined into groups are what assignments name, also those of gmm assign", "[cli][gmm]") {
+  ScratchFolder folder;
+  Tensor x = separated(6, 50, 2, 1, 4), y = empty({300}, DType::i64);
+  for (int64_t n = 0; n < 300; ++n) {   // three clusters of two spots each, the first coordinate in other units
+    int64_t spot = n / 50;
+    for (int64_t d = 0; d < 2; ++d) x.data<double>()[2 * n + d] = 0.02 * x.data<double>()[2 * n + d];
+    x.data<double>()[2 * n] += 1000 * double(spot / 2 * 10 + spot % 2);
+    y.data<int64_t>()[n] = spot / 2;
+  }
+  io::save_npy(folder.path("x.npy"), x);
+  io::save_npy(folder.path("y.npy"), y);
+  done(mote_in(folder, "gmm fit x.npy --k 6 --join 3 --standardize --restarts 5 --out m.safetensors --assignments a.csv"));
+  CHECK(done(mote_in(folder, "eval cluster --pred a.csv --truth y.npy --json")).json()["acc"] == 1);
+  std::string header = read_text(folder.path("a.csv"));
+  CHECK(header.substr(0, header.find('\n')) == "row,cluster,log_likelihood,p0,p1,p2");
+  Json json = done(mote_in(folder, "gmm assign x.npy --mixture m.safetensors --out b.csv --json")).json();
+  CHECK(read_text(folder.path("a.csv")) == read_text(folder.path("b.csv")));
+  CHECK(json["counts"] == Json({100, 100, 100}));
+  CHECK_EXIT(mote_in(folder, "gmm fit x.npy --k 2..4 --join 3 --out m.safetensors"), 2, "2 components cannot make 3 groups");
+  cluster::save_mixture(folder.path("odd.safetensors"), cluster::load_mixture(folder.path("m.safetensors")),
+                        {{"mixture.groups", "[0,1]"}});
+  CHECK_EXIT(mote_in(folder, "gmm assign x.npy --mixture odd.safetensors --out c.csv"), 4, "groups do not fit 6 components");
+}
+
 TEST_CASE("a standardised fit is in the units of the file", "[cli][gmm]") {
   ScratchFolder folder;
   Tensor x = separated(2, 100, 3, 8, 3);

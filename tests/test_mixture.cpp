@@ -328,3 +328,26 @@ TEST_CASE("points that a mixture cannot be asked about are refused", "[cluster][
   CHECK_FAILS(Error::Kind::argument, posterior(mixture, {zeros({4, 3}, DType::f64)}),
               "covariances must be f64[2, 3, 3]");
 }
+
+TEST_CASE("components are joined where that costs least, by weight and distance", "[cluster][mixture]") {
+  // On a line at 0, 1, 3 and 10, with weights .1 .1 .4 .4: pairs cost .05, .32, .28 (0 and 3: .72), 9.8 ...
+  Mixture mixture{Covariance::diagonal, from({0.1, 0.1, 0.4, 0.4}, {4}, DType::f64), from({0, 1, 3, 10}, {4, 1}, DType::f64),
+                  full({4, 1}, 1, DType::f64)};
+  CHECK(join_components(mixture, 4).to_vector() == std::vector<double>{0, 1, 2, 3});
+  CHECK(join_components(mixture, 3).to_vector() == std::vector<double>{0, 0, 1, 2});
+  CHECK(join_components(mixture, 2).to_vector() == std::vector<double>{0, 0, 0, 1});   // .2 .4 / .6 2.5^2 = .83 < 9.8
+  CHECK(join_components(mixture, 1).to_vector() == std::vector<double>{0, 0, 0, 0});
+  // A light one joins what is farther off but lighter.
+  Mixture light{Covariance::diagonal, from({0.8, 0.1, 0.1}, {3}, DType::f64), from({0, 2, 4.2}, {3, 1}, DType::f64),
+                full({3, 1}, 1, DType::f64)};
+  CHECK(join_components(light, 2).to_vector() == std::vector<double>{0, 1, 1});
+  CHECK_FAILS(Error::Kind::argument, join_components(mixture, 5), "1 <= groups <= 4");
+  Posterior answer = posterior(mixture, {from({2.2}, {1, 1}, DType::f64)});
+  CHECK(answer.labels.data<int64_t>()[0] == 2);
+  Posterior groups = joined(answer, from({0, 1, 0, 1}, {4}, DType::i64));
+  CHECK(groups.probabilities.data<double>()[0] ==
+        Approx(answer.probabilities.data<double>()[0] + answer.probabilities.data<double>()[2]));
+  CHECK(groups.probabilities.data<double>()[0] + groups.probabilities.data<double>()[1] == Approx(1));
+  CHECK(groups.labels.data<int64_t>()[0] == 0);
+  CHECK(groups.mean_log_likelihood == answer.mean_log_likelihood);
+}

@@ -176,6 +176,17 @@ std::vector<OrderFit> fit_orders(const Points& points, const std::vector<int64_t
                                  const MixtureOptions& options, const std::function<void(const OrderFit&)>& done = {});
 size_t best_order(const std::vector<OrderFit>& fits);
 
+// ---- Groups of components ------------------------------------------------------------------------------------------
+
+/// For clusters that are no Gaussians: the two groups whose union costs least, w_a w_b / (w_a + w_b) |m_a - m_b|^2 by
+/// their weights and means, become one until `groups` are left.                                             [Ward 1963]
+/// i64 [K], the group of every component; groups are numbered in the order of their first components.
+/// Throws Error(argument) unless 1 <= groups <= K.
+Tensor join_components(const Mixture& mixture, int64_t groups);
+
+/// What a posterior over components says of their groups: probabilities are summed, a label is the most probable group.
+Posterior joined(const Posterior& posterior, const Tensor& groups);
+
 // ---- Files ---------------------------------------------------------------------------------------------------------
 
 /// safetensors: weights, means, covariances in f64; metadata "mixture.covariance" and what the caller adds.
