@@ -3,6 +3,7 @@
 
 #include "diffusion/samplers/sampler.h"
 #include "tensor/io/image.h"
+#include "tensor/io/npy.h"
 #include "tests/diffusion_support.h"
 #include "tests/run_mote.h"
 
@@ -110,6 +111,24 @@ TEST_CASE("conventions and grids reach the plan from the command line", "[cli]")
         std::vector<double>{901, 1, 10});
   CHECK(first_and_last("--sampler unipc --steps 10 --grid linspace --end first") == std::vector<double>{999, 100, 10});
   CHECK(first_and_last("--sampler dpmpp-2m --steps 10 --grid lambda-uniform") == std::vector<double>{999, 0, 10});
+}
+
+TEST_CASE("ddim alone does not clamp the predicted image unless it is told to, and images are within [-1, 1]", "[cli]") {
+  ScratchFolder folder;
+  auto clamps = [&](const std::string& flags) {
+    return bool(done(mote_in(folder, sample("--dry-run --json " + flags))).json()["clip"]);
+  };
+  CHECK(!clamps("--sampler ddim --steps 3"));
+  CHECK(clamps("--sampler ddim --steps 3 --clip"));
+  CHECK(clamps("--sampler dpmpp-2m --steps 3"));
+  CHECK(!clamps("--sampler dpmpp-2m --steps 3 --no-clip"));
+  CHECK_EXIT(mote_in(folder, sample("--dry-run --clip --no-clip")), 2, "--clip excludes --no-clip");
+  // The nearly random network leaves states far outside; what is written is an image.
+  done(mote_in(folder, sample("--steps 3 --count 4 --npy a.npy")));
+  done(mote_in(folder, sample("--steps 3 --count 4 --clip --npy b.npy")));
+  Tensor free = io::load_npy(folder.path("a.npy")), held = io::load_npy(folder.path("b.npy"));
+  CHECK(difference(free, held, 1e-3, 1e-3) != "");
+  for (double value : free.to_vector()) REQUIRE(std::abs(value) <= 1);
 }
 
 TEST_CASE("what a sampler does not take is a usage error that says what it needs", "[cli]") {
