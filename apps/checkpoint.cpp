@@ -231,6 +231,11 @@ std::string checkpoint_path(const std::string& given) {
   return fs::is_directory(given) ? given + "/" + kCheckpointFile : given;
 }
 
+void require_weights(const std::string& which) {
+  if (which != "ema" && which != "model")
+    fail(Error::Kind::usage, "--weights: '", which, "' is not known; ema and model are");
+}
+
 const nn::NamedTensors& weights_of(const Checkpoint& checkpoint, const std::string& which) {
   bool averaged = which == "ema";
   const nn::NamedTensors& weights = averaged ? checkpoint.ema : checkpoint.model;

@@ -33,6 +33,8 @@ struct Checkpoint {
   std::string path;                    // where it was loaded from
 };
 
+/// Throws Error(usage) naming --weights unless it is "ema" or "model".
+void require_weights(const std::string& which);
 /// The averaged weights ("ema") or the plain ones ("model"). Throws Error(checkpoint) if the file has none of them.
 const nn::NamedTensors& weights_of(const Checkpoint& checkpoint, const std::string& which);
 

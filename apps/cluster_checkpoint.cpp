@@ -129,8 +129,7 @@ ClusterCheckpoint load_cluster_checkpoint(const std::string& path) {
 }
 
 std::unique_ptr<cluster::Model> model_of(const ClusterCheckpoint& checkpoint, const std::string& weights) {
-  if (weights != "ema" && weights != "model")
-    fail(Error::Kind::usage, "--weights: '", weights, "' is not known; ema and model are");
+  require_weights(weights);
   auto model = std::make_unique<cluster::Model>(checkpoint.config, 0);
   model->load_state(as_map(weights == "ema" && !checkpoint.ema.empty() ? checkpoint.ema : checkpoint.model));
   copy_into(model->buffers(), checkpoint.buffers);

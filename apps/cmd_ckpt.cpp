@@ -93,8 +93,7 @@ void run_verify(const CkptOptions& o) {
 
 /// The weights that were asked for: by default the averaged ones where there are any.
 bool wants_ema(const CkptOptions& o, const Checkpoint& c) {
-  if (!o.weights.empty() && o.weights != "ema" && o.weights != "model")
-    fail(Error::Kind::usage, "--weights: '", o.weights, "' is not known; ema and model are");
+  if (!o.weights.empty()) require_weights(o.weights);
   bool ema = o.ema || o.weights == "ema", model = o.model || o.weights == "model";
   if (ema && model) fail(Error::Kind::usage, "ema and model weights are asked for; one of them can be exported");
   if ((ema && c.ema.empty()) || (model && c.model.empty()))

@@ -60,8 +60,7 @@ void ClusterSource::add_flags(CLI::App& command) {
 
 ClusterCheckpoint ClusterSource::load() const {
   if (run.empty() == ckpt.empty()) fail(Error::Kind::usage, "give --run DIR or --ckpt FILE, one of them");
-  if (weights != "ema" && weights != "model")
-    fail(Error::Kind::usage, "--weights: '", weights, "' is not known; ema and model are");
+  require_weights(weights);
   if (!ckpt.empty()) return load_cluster_checkpoint(ckpt);
   if (!std::filesystem::is_directory(run)) fail(Error::Kind::checkpoint, "--run: there is no run at ", run);
   return load_newest(run, "to use it, give --ckpt {} instead of --run", load_cluster_checkpoint);

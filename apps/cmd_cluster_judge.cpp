@@ -31,7 +31,7 @@ void run_judge(const JudgeOptions& o) {
   auto require = [](bool holds, const auto&... rule) {
     if (!holds) fail(Error::Kind::usage, rule...);
   };
-  require(o.weights == "ema" || o.weights == "model", "--weights: '", o.weights, "' is not known; ema and model are");
+  require_weights(o.weights);
   require(o.each >= 1 && o.each <= 100000, "--each: must be 1 to 100000, got ", o.each);
   require(o.steps >= 1, "--steps: must be 1 or more, got ", o.steps);
   require(o.batch >= 1, "--batch: must be 1 or more, got ", o.batch);

@@ -76,7 +76,7 @@ void check_usage(const CompareOptions& o) {
   require(o.count >= fewest && o.count <= 10000000, "--count: must be ", fewest, " to 10000000, got ", o.count);
   require(o.seeds >= 1 && o.seeds <= 1000, "--seeds: must be 1 to 1000, got ", o.seeds);
   require(o.batch >= 1, "--batch: must be 1 or more, got ", o.batch);
-  require(o.weights == "ema" || o.weights == "model", "--weights: '", o.weights, "' is not known; ema and model are");
+  require_weights(o.weights);
   for (const std::string& name : words("--samplers", o.samplers)) {
     std::vector<std::string> known = sampler_names();
     known.insert(known.end(), {"dpm-ot", "copy"});

@@ -44,7 +44,7 @@ void check_usage(const DpmOtOptions& o) {
   require(o.batch >= 1, "--batch: must be 1 or more, got ", o.batch);
   require(o.calls >= 1, "--calls: must be 1 or more, got ", o.calls);
   require(o.level >= -1, "--level: must be 0 or more, got ", o.level);
-  require(o.weights == "ema" || o.weights == "model", "--weights: '", o.weights, "' is not known; ema and model are");
+  require_weights(o.weights);
 }
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------

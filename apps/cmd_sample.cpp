@@ -58,7 +58,7 @@ void check_usage(const SampleOptions& o) {
   require(o.steps == -1 || o.sampler != "pf-rk45", "--steps: pf-rk45 chooses its steps by --tolerance");
   require(o.lower_order_end.empty() || o.lower_order_end == "on" || o.lower_order_end == "off",
           "--lower-order-end: '", o.lower_order_end, "' is not known; on and off are");
-  require(o.weights == "ema" || o.weights == "model", "--weights: '", o.weights, "' is not known; ema and model are");
+  require_weights(o.weights);
   require(!o.guidance_given || !o.class_text.empty(), "--guidance needs --class: it moves away from the unconditional image");
   require(o.map.empty() || is_dpm_ot(o.sampler), "--map: only dpm-ot takes a map; --sampler is ", o.sampler);
   require(o.dry_run || o.images.is_any() || !o.trajectory.empty(),

@@ -31,7 +31,7 @@ void FeatureOptions::check() const {
   auto require = [](bool holds, const auto&... rule) {
     if (!holds) fail(Error::Kind::usage, rule...);
   };
-  require(weights == "ema" || weights == "model", "--weights: '", weights, "' is not known; ema and model are");
+  require_weights(weights);
   require(pool == "mean" || pool == "none", "--pool: '", pool, "' is not known; mean and none are");
   require(draws >= 1, "--draws: must be 1 or more, got ", draws);
   if (!levels.empty()) int_list("--level", levels);

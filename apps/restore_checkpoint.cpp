@@ -115,8 +115,7 @@ RestoreCheckpoint load_restore_checkpoint(const std::string& path) {
 bool is_restore_run(const std::string& folder) { return is_run_of(folder, kRestoreFormat); }
 
 RestoreNets nets_of(const RestoreCheckpoint& c, const std::string& weights, Device device) {
-  if (weights != "ema" && weights != "model")
-    fail(Error::Kind::usage, "--weights: '", weights, "' is not known; ema and model are");
+  require_weights(weights);
   RestoreNets nets;
   DType precision = precision_named(restore_config_from_json(c.train).precision);
   if (c.step > c.e2e_steps) {

@@ -10,8 +10,7 @@
 namespace mote::apps {
 
 DdpmModel load_ddpm(const std::string& flag, const std::string& run, const std::string& weights, Device device) {
-  if (weights != "ema" && weights != "model")
-    fail(Error::Kind::usage, "--weights: '", weights, "' is not known; ema and model are");
+  require_weights(weights);
   SegmentCheckpoint c = load_segment(flag, run, "ddpm");
   resensemble::ModelConfig config = resensemble::model_config_from_json(c.net);
   auto net = std::make_unique<nn::Denoiser>(config.net, 0);
