@@ -341,7 +341,7 @@ void ClusterTrainer::sample() {
   std::iota(all.begin(), all.end(), 0);
   SwappedWeights averaged(arena_->values(), optimizer_->ema());
   CodedDraw draw;
-  draw.sampler = {.name = "ddim", .steps = std::min(config_.sample_steps, model_.schedule().steps()), .clip = false};
+  draw.sampler = ClipChoice{}.applied({.name = "ddim", .steps = std::min(config_.sample_steps, model_.schedule().steps())});
   draw.on_step = [&](int64_t done, int64_t total) {
     if (stop_signal()) throw Stopped{};
     progress_.update(step_, concat_text("drawing samples ", done, "/", total));

@@ -192,7 +192,7 @@ void run_eval(const EvalOptions& o) {
     std::vector<int64_t> all(mixture.weights.to_vector().size());
     std::iota(all.begin(), all.end(), 0);
     CodedDraw draw;
-    draw.sampler = {.name = "ddim", .steps = std::min(o.steps, model->schedule().steps()), .clip = false};
+    draw.sampler = ClipChoice{}.applied({.name = "ddim", .steps = std::min(o.steps, model->schedule().steps())});
     draw.seed = o.common.seed;
     Progress progress("draw", 0, (K * o.each + draw.batch - 1) / draw.batch * draw.sampler.steps, "step", o.common.quiet);
     draw.on_step = [&](int64_t done, int64_t) {

@@ -52,8 +52,8 @@ void run_judge(const JudgeOptions& o) {
   unet.to(device);
   unet.set_precision(precision_named(o.common.precision));
   Schedule schedule = Schedule::named(checkpoint.schedule, checkpoint.T);
-  DrawOptions draw{.sampler = {.name = o.sampler, .steps = std::min(o.steps, checkpoint.T), .prediction = checkpoint.prediction,
-                               .clip = o.clip.of(o.sampler)},
+  DrawOptions draw{.sampler = o.clip.applied({.name = o.sampler, .steps = std::min(o.steps, checkpoint.T),
+                                              .prediction = checkpoint.prediction}),
                    .count = K * o.each, .batch = o.batch, .seed = o.common.seed, .class_ids = arange(K * o.each),
                    .guidance = o.guidance};
   for (int64_t i = 0; i < draw.count; ++i) draw.class_ids.data<int64_t>()[i] = i / o.each;

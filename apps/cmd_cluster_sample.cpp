@@ -71,8 +71,7 @@ void run_sample(const ClusterSampleOptions& o) {
   model->to(device);
   model->set_precision(precision_named(o.common.precision));
   CodedDraw draw;
-  draw.sampler = o.sampler;
-  draw.sampler.clip = o.clip.of(o.sampler.name);
+  draw.sampler = o.clip.applied(o.sampler);
   int64_t levels = model->schedule().steps();
   draw.sampler.steps = o.steps > 0 ? o.steps : o.sampler.name == "ddpm" ? levels : std::min<int64_t>(50, levels);
   draw.sampler = resolved(draw.sampler);

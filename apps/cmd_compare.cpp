@@ -99,13 +99,12 @@ std::vector<Metric> chosen_metrics(const CompareOptions& o) {
 
 SamplerOptions sampler_options(const CompareOptions& o, const Checkpoint& checkpoint, const std::string& name,
                                int64_t steps) {
-  return {.name = name,
-          .steps = steps,
-          .grid = o.grid,
-          .eta = name == "ddim" ? o.eta : 0,
-          .variance = name == "ddpm" ? o.variance : "large",
-          .prediction = checkpoint.prediction,
-          .clip = o.clip.of(name)};
+  return o.clip.applied({.name = name,
+                         .steps = steps,
+                         .grid = o.grid,
+                         .eta = name == "ddim" ? o.eta : 0,
+                         .variance = name == "ddpm" ? o.variance : "large",
+                         .prediction = checkpoint.prediction});
 }
 
 /// dpm-ot and copy by what the table calls them, each with its map.
@@ -187,7 +186,7 @@ Json settings_of(const CompareOptions& o, const Checkpoint& checkpoint) {
                {"grid", o.grid},
                {"eta", o.eta},
                {"variance", o.variance},
-               {"clip", o.clip.given ? Json(*o.clip.given) : Json("by sampler")},
+               {"clip", o.clip.given.empty() ? "by sampler" : o.clip.given},
                {"kid_subsets", o.score.kid_subsets},
                {"k", o.score.prdc.k_manifold},
                {"k_density", o.score.prdc.k_density}};
@@ -532,8 +531,8 @@ void Compare::run() {
                                  count_text(net_.held_out), " held-out images; ", net_.recipe)},
       {"metrics", settings_text({"kid", "prec", "density"}, o_.score, o_.count)},
       {"samplers",
-       concat_text("grid ", o_.grid, ", eta ", o_.eta, ", variance ", o_.variance,
-                   o_.clip.of("ddim") ? ", ddim clamps" : "", o_.clip.of("ddpm") ? "" : ", none clamps")},
+       concat_text("grid ", o_.grid, ", eta ", o_.eta, ", variance ", o_.variance, ", clip ",
+                   o_.clip.given.empty() ? "by sampler" : o_.clip.given)},
       {"seeds", concat_text(o_.common.seed, " to ", o_.common.seed + uint64_t(o_.seeds) - 1,
                             ", the same noise for every sampler")},
       {"command", command_line()}};

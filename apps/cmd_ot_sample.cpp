@@ -72,12 +72,11 @@ class Drawer {
   SamplerOptions sampler(int64_t level, int64_t calls) const {
     DpmOtName name = dpm_ot_name("dpm-ot", o_.map, o_.finish);
     name.level = level;
-    return finish_options(jump_.map(), name,
+    return o_.clip.applied(finish_options(jump_.map(), name,
                           {.eta = o_.finish == "ddim" ? o_.eta : 0,
                            .prediction = checkpoint_.prediction,
-                           .clip = o_.clip.of(o_.finish),
                            .rate = o_.finish == "langevin" ? o_.rate : SamplerOptions{}.rate},
-                          calls);
+                          calls));
   }
 
   Tensor draw(const SamplerOptions& sampler, Progress& progress, int64_t done_before) {

@@ -73,7 +73,6 @@ SamplerOptions sampler_options(const SampleOptions& o, const Checkpoint& checkpo
   sampler.eta = o.eta;
   sampler.variance = o.variance;
   sampler.prediction = checkpoint.prediction;
-  sampler.clip = o.clip.of(o.sampler);
   sampler.convention = o.convention;
   sampler.end = o.end;
   sampler.offset = o.offset;
@@ -84,7 +83,7 @@ SamplerOptions sampler_options(const SampleOptions& o, const Checkpoint& checkpo
   if (!o.lower_order_end.empty()) sampler.lower_order_end = o.lower_order_end == "on";
   sampler.tolerance = o.tolerance;
   sampler.rate = o.rate;
-  return is_dpm_ot(o.sampler) ? sampler : resolved(sampler);
+  return is_dpm_ot(o.sampler) ? sampler : o.clip.applied(resolved(sampler));
 }
 
 /// The map of dpm-ot, and what goes on from its level. Nothing for the other samplers.
@@ -97,8 +96,7 @@ std::optional<Jump> jump_of(const SampleOptions& o, const Checkpoint& checkpoint
     fail(Error::Kind::usage, "--class: the map of dpm-ot chooses among the targets of all classes");
   Jump jump(load_ot_map(name.file));
   require_map_of(jump.map(), checkpoint);
-  sampler.clip = o.clip.of(name.finish);
-  sampler = finish_options(jump.map(), name, sampler, o.steps > 0 ? o.steps : 10);
+  sampler = o.clip.applied(finish_options(jump.map(), name, sampler, o.steps > 0 ? o.steps : 10));
   return jump;
 }
 
@@ -202,7 +200,7 @@ Json describe_plan(const SampleOptions& o, const SamplerOptions& sampler, const 
   if (sampler.name == "langevin") json["rate"] = sampler.rate;
   if (sampler.start >= 0) json["start"] = sampler.start;
   if (is_adaptive(sampler)) json["tolerance"] = sampler.tolerance;
-  json["clip"] = sampler.clip;
+  json["clip"] = o.clip.mode(sampler.name);
   json["guidance"] = o.class_text.empty() ? Json() : Json(o.guidance);
   json["network_calls"] = is_adaptive(sampler) ? Json() : Json(network_calls(plan));
   json["plan"] = steps;

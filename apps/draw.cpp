@@ -53,13 +53,18 @@ class Replayed {
 }  // namespace
 
 void ClipChoice::add_options(CLI::App& sub, const char* group) {
-  CLI::Option* on = sub.add_flag_callback("--clip", [this] { given = true; },
-                                          "clamp the predicted image to [-1, 1] at every step (default for ddpm, dpmpp-* and "
-                                          "unipc; hundreds of such steps of ddim ruin the image)");
-  CLI::Option* off = sub.add_flag_callback("--no-clip", [this] { given = false; },
-                                           "do not (default for ddim; the other samplers never do)");
-  on->group(group)->excludes(off);
-  off->group(group);
+  CLI::Option* clip = sub.add_option("--clip", given, "clamp the predicted image to [-1, 1] at every step: off, x0 (eps stays "
+                                                      "as it was), both (eps follows); default: both for ddim, else x0, which "
+                                                      "methods that step with eps alone see nothing of");
+  clip->check(CLI::IsMember({"off", "x0", "both"}))->group(group);
+  sub.add_flag_callback("--no-clip", [this] { given = "off"; }, "the same as --clip off")->group(group)->excludes(clip);
+}
+
+SamplerOptions ClipChoice::applied(SamplerOptions options) const {
+  std::string chosen = mode(options.name);
+  options.clip = chosen != "off";
+  if (chosen == "both") options.project = [](const Tensor& x0) { return clamp(x0, -1, 1); };
+  return options;
 }
 
 Generator start_stream(uint64_t seed) { return Generator{seed}.fork(kStart); }

@@ -1,7 +1,6 @@
 // draw.h - drawing images with a trained network, in batches; shared by `mote sample` and the grids of `mote train`.
 // Image i depends only on (seed, i, class): neither the batch size nor the number of threads changes it.
 #pragma once
-#include <optional>
 #include <string>
 
 #include "autograd/engine.h"
@@ -28,14 +27,19 @@ class EvaluationMode {
   NoGrad no_grad_;
 };
 
-/// --clip and --no-clip: whether the image that the network predicts is clamped to [-1, 1] at every step. Unless one is
-/// given, every sampler that can does so but ddim: it keeps eps as the network gave it, the two then contradict each
-/// other, and hundreds of such steps ruin an image.
+/// --clip: whether the image that the network predicts at a step is clamped to [-1, 1].
+///   off   not at all
+///   x0    the predicted image alone; a step that reads eps too (ddim) then has two that contradict each other, and hundreds of
+///         such steps ruin an image; methods that step with eps alone see nothing of it
+///   both  eps follows: (x - a x0) / sigma
+/// Unless it is given: both for ddim, x0 for the others.
 struct ClipChoice {
-  std::optional<bool> given = {};
+  std::string given = {};
 
+  /// --clip and, for off, --no-clip.
   void add_options(CLI::App& sub, const char* group);
-  bool of(const std::string& sampler) const { return given.value_or(sampler != "ddim"); }
+  std::string mode(const std::string& sampler) const { return !given.empty() ? given : sampler == "ddim" ? "both" : "x0"; }
+  SamplerOptions applied(SamplerOptions options) const;
 };
 
 /// Called after each sampler step of each batch: the images from row `first` of the result on, how many steps are done

@@ -311,8 +311,8 @@ void Trainer::save() {
 
 void Trainer::sample() {
   if (config_.sample_count == 0 || sampled_step_ == step_) return;
-  DrawOptions draw{.sampler = {.name = "ddim", .steps = std::min(config_.sample_steps, config_.T), .prediction = prediction_,
-                               .clip = false},
+  DrawOptions draw{.sampler = ClipChoice{}.applied({.name = "ddim", .steps = std::min(config_.sample_steps, config_.T),
+                                                    .prediction = prediction_}),
                    .count = config_.sample_count, .batch = std::min<int64_t>(config_.sample_count, 64), .seed = kGridSeed,
                    .class_ids = {}};
   if (int64_t classes = unet_.config().classes; classes > 0) {

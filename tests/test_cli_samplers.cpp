@@ -113,22 +113,27 @@ TEST_CASE("conventions and grids reach the plan from the command line", "[cli]")
   CHECK(first_and_last("--sampler dpmpp-2m --steps 10 --grid lambda-uniform") == std::vector<double>{999, 0, 10});
 }
 
-TEST_CASE("ddim alone does not clamp the predicted image unless it is told to, and images are within [-1, 1]", "[cli]") {
+TEST_CASE("clamping the predicted image: off, the image alone, or eps with it; images are within [-1, 1]", "[cli]") {
   ScratchFolder folder;
-  auto clamps = [&](const std::string& flags) {
-    return bool(done(mote_in(folder, sample("--dry-run --json " + flags))).json()["clip"]);
+  auto mode = [&](const std::string& flags) {
+    return std::string(done(mote_in(folder, sample("--dry-run --json --steps 3 " + flags))).json()["clip"]);
   };
-  CHECK(!clamps("--sampler ddim --steps 3"));
-  CHECK(clamps("--sampler ddim --steps 3 --clip"));
-  CHECK(clamps("--sampler dpmpp-2m --steps 3"));
-  CHECK(!clamps("--sampler dpmpp-2m --steps 3 --no-clip"));
-  CHECK_EXIT(mote_in(folder, sample("--dry-run --clip --no-clip")), 2, "--clip excludes --no-clip");
-  // The nearly random network leaves states far outside; what is written is an image.
-  done(mote_in(folder, sample("--steps 3 --count 4 --npy a.npy")));
-  done(mote_in(folder, sample("--steps 3 --count 4 --clip --npy b.npy")));
-  Tensor free = io::load_npy(folder.path("a.npy")), held = io::load_npy(folder.path("b.npy"));
-  CHECK(difference(free, held, 1e-3, 1e-3) != "");
-  for (double value : free.to_vector()) REQUIRE(std::abs(value) <= 1);
+  CHECK(mode("--sampler ddim") == "both");
+  CHECK(mode("--sampler ddim --clip x0") == "x0");
+  CHECK(mode("--sampler dpmpp-2m") == "x0");
+  CHECK(mode("--sampler dpmpp-2m --no-clip") == "off");
+  CHECK_EXIT(mote_in(folder, sample("--dry-run --clip x0 --no-clip")), 2, "excludes");
+  CHECK_EXIT(mote_in(folder, sample("--dry-run --clip eps")), 2, "--clip");
+  // The nearly random network predicts images far outside, so that all three differ.
+  std::vector<Tensor> drawn;
+  for (std::string flags : {"", "--clip both", "--clip x0", "--clip off"}) {
+    done(mote_in(folder, sample("--steps 3 --count 4 --npy a.npy " + flags)));
+    drawn.push_back(io::load_npy(folder.path("a.npy")));
+    for (double value : drawn.back().to_vector()) REQUIRE(std::abs(value) <= 1);
+  }
+  CHECK_SAME(drawn[0], drawn[1]);
+  for (size_t i = 1; i < 4; ++i)
+    for (size_t j = i + 1; j < 4; ++j) CHECK(difference(drawn[i], drawn[j], 1e-3, 1e-3) != "");
 }
 
 TEST_CASE("what a sampler does not take is a usage error that says what it needs", "[cli]") {

@@ -393,7 +393,7 @@ TEST_CASE("cells of other settings are not mixed", "[cli][compare]") {
   CHECK_EXIT(on_one_thread(folder, args), 2, "count: stored 150, now 151");
   CHECK_EXIT(on_one_thread(folder, args + Args{"--dry-run"}), 2, "--overwrite");
   done(on_one_thread(folder, args + Args{"--overwrite"}));
-  CHECK_EXIT(on_one_thread(folder, args + Args{"--no-clip"}), 2, "clip: stored \"by sampler\", now false");
+  CHECK_EXIT(on_one_thread(folder, args + Args{"--no-clip"}), 2, "clip: stored \"by sampler\", now \"off\"");
   done(on_one_thread(folder, args + Args{"--no-clip", "--out", "elsewhere"}));
   CHECK(fs::exists(folder.path("elsewhere/compare.csv")));
 
