@@ -133,7 +133,7 @@ TEST_CASE("clamping the predicted image: off, the image alone, or eps with it; i
   }
   CHECK_SAME(drawn[0], drawn[1]);
   for (size_t i = 1; i < 4; ++i)
-    for (size_t j = i + 1; j < 4; ++j) CHECK(difference(drawn[i], drawn[j], 1e-3, 1e-3) != "");
+    for (size_t j = i + 1; j < 4; ++j) CHECK(difference(drawn[i], drawn[j], 1e-4, 1e-4) != "");
 }
 
 TEST_CASE("what a sampler does not take is a usage error that says what it needs", "[cli]") {
