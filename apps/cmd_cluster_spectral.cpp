@@ -1,6 +1,7 @@
 // cmd_cluster_spectral.cpp - `mote cluster spectral`: clusters of images from the graph of their nearest neighbours, where
 // two images are as far apart as the nearest of their distorted copies.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <iostream>

@@ -72,11 +72,10 @@ class Drawer {
   SamplerOptions sampler(int64_t level, int64_t calls) const {
     DpmOtName name = dpm_ot_name("dpm-ot", o_.map, o_.finish);
     name.level = level;
-    return o_.clip.applied(finish_options(jump_.map(), name,
-                          {.eta = o_.finish == "ddim" ? o_.eta : 0,
-                           .prediction = checkpoint_.prediction,
-                           .rate = o_.finish == "langevin" ? o_.rate : SamplerOptions{}.rate},
-                          calls));
+    SamplerOptions base{.eta = o_.finish == "ddim" ? o_.eta : 0,
+                        .prediction = checkpoint_.prediction,
+                        .rate = o_.finish == "langevin" ? o_.rate : SamplerOptions{}.rate};
+    return o_.clip.applied(finish_options(jump_.map(), name, base, calls));
   }
 
   Tensor draw(const SamplerOptions& sampler, Progress& progress, int64_t done_before) {
