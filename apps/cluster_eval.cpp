@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "apps/image_source.h"
+#include "apps/run_log.h"
 #include "diffusion/cluster/kmeans.h"
 #include "diffusion/cluster/pca.h"
 #include "diffusion/cluster/tsne.h"
@@ -36,10 +37,6 @@ std::string score_text(double value, double spread, int64_t tries) {
   if (tries > 1) std::snprintf(text, sizeof text, "%.4f +- %.4f", value, spread);
   else std::snprintf(text, sizeof text, "%.4f", value);
   return text;
-}
-
-nlohmann::ordered_json number_json(double value) {
-  return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
 }
 
 ClusterRow raw_kmeans_row(const Dataset& data, int64_t components, int64_t tries) {

@@ -11,9 +11,8 @@
 
 namespace mote::apps {
 
-/// Four digits, with the spread if there were tries; "-" for what is no number, which is null in JSON.
+/// Four digits, with the spread if there were tries; "-" for what is no number.
 std::string score_text(double value, double spread, int64_t tries);
-nlohmann::ordered_json number_json(double value);
 
 struct ClusterRow {
   std::string name;                 // how the labels were found

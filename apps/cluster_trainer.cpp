@@ -13,6 +13,7 @@
 #include "apps/dataset.h"
 #include "apps/progress.h"
 #include "apps/run_dir.h"
+#include "apps/run_log.h"
 #include "apps/signals.h"
 #include "apps/training_meter.h"
 #include "apps/trainer.h"
@@ -34,7 +35,6 @@ constexpr int64_t kGridColumns = 8;                            // images of a cl
 constexpr int64_t kFewestOrders = 2;                           // --k auto tries this many clusters and more
 
 /// A number, or null where there is none: JSON has no NaN.
-Json number_json(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
 // ---- The run -------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@
 #include "apps/cluster_trainer.h"
 #include "apps/commands.h"
 #include "apps/config_flags.h"
+#include "apps/run_log.h"
 
 namespace mote::apps {
 namespace {
@@ -17,7 +18,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 void print_result(const ClusterResult& r, bool json) {
-  auto number = [](double value) { return std::isfinite(value) ? Json(value) : Json(); };
   if (json) {
     Json out = {{"run", r.run},
                 {"step", r.step},
@@ -25,13 +25,13 @@ void print_result(const ClusterResult& r, bool json) {
                 {"parameters", r.parameters},
                 {"precision", r.precision},
                 {"k", r.components},
-                {"loss", number(r.loss)},
-                {"free_energy", number(r.free_energy)},
-                {"noise", number(r.noise)},
-                {"matching", number(r.matching)},
-                {"accuracy", number(r.accuracy)},
-                {"nmi", number(r.nmi)},
-                {"ari", number(r.ari)},
+                {"loss", number_json(r.loss)},
+                {"free_energy", number_json(r.free_energy)},
+                {"noise", number_json(r.noise)},
+                {"matching", number_json(r.matching)},
+                {"accuracy", number_json(r.accuracy)},
+                {"nmi", number_json(r.nmi)},
+                {"ari", number_json(r.ari)},
                 {"seconds", r.seconds},
                 {"images_per_s", r.images_per_s},
                 {"checkpoint", r.checkpoint},

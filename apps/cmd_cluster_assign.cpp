@@ -13,6 +13,7 @@
 #include "apps/cmd_cluster.h"
 #include "apps/image_source.h"
 #include "apps/progress.h"
+#include "apps/run_log.h"
 #include "apps/signals.h"
 #include "tensor/io/file.h"
 #include "tensor/io/image.h"
@@ -102,10 +103,9 @@ void run_assign(const AssignOptions& o) {
   std::vector<int64_t> counts(size_t(mixture.components()));
   for (int64_t n = 0; n < data.count(); ++n) ++counts[size_t(posterior.labels.data<int64_t>()[n])];
   ClusterScores scores = score_labels(posterior.labels, data.labels);
-  auto number = [](double value) { return std::isfinite(value) ? Json(value) : Json(); };
   Json json = {{"data", data.name}, {"images", data.count()}, {"k", mixture.components()}, {"counts", counts},
-               {"log_likelihood", posterior.mean_log_likelihood}, {"accuracy", number(scores.accuracy)},
-               {"nmi", number(scores.nmi)}, {"ari", number(scores.ari)}, {"checkpoint", checkpoint.path},
+               {"log_likelihood", posterior.mean_log_likelihood}, {"accuracy", number_json(scores.accuracy)},
+               {"nmi", number_json(scores.nmi)}, {"ari", number_json(scores.ari)}, {"checkpoint", checkpoint.path},
                {"checkpoint_hash", checkpoint.hash}, {"files", files}};
   if (o.common.json) {
     std::cout << json.dump(2) << "\n";

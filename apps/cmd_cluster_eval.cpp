@@ -14,6 +14,7 @@
 #include "apps/cmd_cluster.h"
 #include "apps/page.h"
 #include "apps/progress.h"
+#include "apps/run_log.h"
 #include "apps/scatter.h"
 #include "apps/signals.h"
 #include "apps/svg.h"

@@ -63,15 +63,15 @@ void run_spectral(SpectralJob o) {
   bool has_network = !o.run.empty() || !o.ckpt.empty();
   Device device = start(o.common);
   std::optional<NetworkFeatures> network;
+  Dataset data;
   if (has_network) {
     Checkpoint checkpoint = checkpoint_of(o.run, o.ckpt);
     network.emplace(checkpoint, o.features, o.common, device);
-    if (o.data.spec.empty()) o.data.spec = checkpoint.data;
-    o.data.size = checkpoint.unet.size;
-    o.data.channels = checkpoint.unet.channels;
+    data = fit_dataset(network_data(checkpoint, o.data.spec, o.data.split), {.spec = o.data.spec, .limit = o.data.limit});
+  } else {
+    if (o.data.spec.empty()) fail(Error::Kind::usage, "--data SPEC names the images");
+    data = load_dataset(o.data);
   }
-  if (o.data.spec.empty()) fail(Error::Kind::usage, "--data SPEC names the images");
-  Dataset data = load_dataset(o.data);
   int64_t N = data.count();
   if (o.k > N) fail(Error::Kind::data, "--k: there are ", o.k, " clusters to find, but only ", N, " images");
   watch_signals("\nmote: stopping\n");
@@ -157,9 +157,9 @@ void add_cluster_spectral(CLI::App& cluster) {
                               "  mote train --data idx:mnist --limit 20000 --labels clusters.csv --class-cond --out runs/told\n"
                               "  mote sample --run runs/told --class all --count 80 --columns 10 --out clusters.png",
                               o->common, [o] { run_spectral(*o); });
-  sub.add_option("--data", o->data.spec, "images, as for mote train")->group("Data");
+  sub.add_option("--data", o->data.spec, "images, as for mote train (with --run, default: those of the run)")->group("Data");
   sub.add_option("--split", o->data.split, "train or test")->group("Data")->capture_default_str();
-  sub.add_option("--size", o->data.size, "resize images to this height and width (0: as they are)")->group("Data")->capture_default_str();
+  sub.add_option("--size", o->data.size, "resize images to this height and width (0: as they are); with --run: its own")->group("Data")->capture_default_str();
   sub.add_option("--limit", o->data.limit, "only the first N images (0: all)")->group("Data")->capture_default_str();
   sub.add_option("--run", o->run, "distances between vectors of this run's network, not between pixels")->group("Network");
   sub.add_option("--ckpt", o->ckpt, "checkpoint file, instead of --run")->group("Network");

@@ -13,6 +13,7 @@
 #include "apps/commands.h"
 #include "apps/common.h"
 #include "apps/pairs.h"
+#include "apps/run_log.h"
 #include "diffusion/metrics/bootstrap.h"
 #include "diffusion/metrics/calibration.h"
 #include "diffusion/metrics/segmentation.h"
@@ -161,8 +162,7 @@ Tensor joined_pixels(const std::vector<Tensor>& parts) {
 
 // ---- Scoring -------------------------------------------------------------------------------------------------------
 
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
-Json to_json(const metrics::Interval& i) { return {{"mean", number(i.mean)}, {"low", i.low}, {"high", i.high}}; }
+Json to_json(const metrics::Interval& i) { return {{"mean", number_json(i.mean)}, {"low", i.low}, {"high", i.high}}; }
 
 std::string interval_text(const metrics::Interval& i) {
   char text[64];
@@ -213,10 +213,10 @@ void report_two(const Options& o, const std::vector<Truth>& truth, const std::ve
                     {"mean_iou", set.mean_iou},       {"accuracy", set.accuracy}, {"balanced_accuracy", set.balanced},
                     {"tp", set.pooled.tp},            {"fp", set.pooled.fp},      {"fn", set.pooled.fn},
                     {"tn", set.pooled.tn}};
-  json["s_measure"] = number(set.s);
+  json["s_measure"] = number_json(set.s);
   json["f_0.3"] = {{"max", set.max_f}, {"mean", set.mean_f}, {"adaptive", set.adaptive_f}};
   json["boundary_f"] = set.boundary_f;
-  json["hd95"] = {{"mean", number(set.hd95)}, {"images_left_out", set.hd95_missing}};
+  json["hd95"] = {{"mean", number_json(set.hd95)}, {"images_left_out", set.hd95_missing}};
   json["calibration"] = {{"ece", calibration.ece}, {"brier", calibration.brier}, {"nll", calibration.nll}};
   if (!o.csv.empty()) save_csv(o.csv, truth, scores);
   if (!o.common.json) {
@@ -252,7 +252,7 @@ void report_classes(const Options& o, const std::vector<Truth>& truth, const std
                     {"accuracy", scores.accuracy},
                     {"mean_class_accuracy", scores.mean_class_accuracy},
                     {"iou", Json::array()}};
-  for (double value : scores.iou) json["pooled"]["iou"].push_back(number(value));
+  for (double value : scores.iou) json["pooled"]["iou"].push_back(number_json(value));
   if (o.common.json) return;
   std::printf("mean IoU %.4f  accuracy %.4f  mean class accuracy %.4f\n", scores.mean_iou, scores.accuracy,
               scores.mean_class_accuracy);

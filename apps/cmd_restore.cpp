@@ -13,6 +13,7 @@
 #include "apps/config_flags.h"
 #include "apps/image_source.h"
 #include "apps/restore_trainer.h"
+#include "apps/run_log.h"
 
 namespace mote::apps {
 namespace {
@@ -27,7 +28,7 @@ void print_result(const RestoreResult& r, bool json) {
                 {"parameters", r.parameters},
                 {"e2e_parameters", r.e2e_parameters},
                 {"precision", r.precision},
-                {"loss", std::isfinite(r.loss) ? Json(r.loss) : Json()},
+                {"loss", number_json(r.loss)},
                 {"seconds", r.seconds},
                 {"images_per_s", r.images_per_s},
                 {"checkpoint", r.checkpoint},

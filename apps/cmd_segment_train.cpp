@@ -10,6 +10,7 @@
 #include "apps/config_flags.h"
 #include "apps/page.h"
 #include "apps/progress.h"
+#include "apps/run_log.h"
 #include "apps/segment_prior.h"
 #include "apps/segment_trainer.h"
 #include "apps/signals.h"
@@ -20,7 +21,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json number_json(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
 void print_result(const SegmentResult& r, const std::string& command, bool is_e2e, bool json) {
   if (json) {

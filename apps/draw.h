@@ -60,8 +60,8 @@ struct DrawOptions {
   std::function<void()> on_call = {};  // if set, called before each call of the network
 };
 
-/// f32 [count, H, W, C] on the CPU, clamped to [-1, 1]. The network is put into evaluation mode and back. Throws Error(numeric) naming the
-/// sampler step if samples are not finite.
+/// f32 [count, H, W, C] on the CPU, clamped to [-1, 1]. The network is put into evaluation mode and back. Throws
+/// Error(numeric) naming the sampler step if samples are not finite.
 Tensor draw_images(nn::UNet& unet, const Schedule& schedule, const DrawOptions& options, Device device,
                    const DrawObserver& observer = {});
 

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "apps/run_log.h"
+
 namespace mote::apps {
 
 std::string score_protocol(metrics::Channels channels) {
@@ -11,13 +13,11 @@ std::string score_protocol(metrics::Channels channels) {
 }
 
 nlohmann::ordered_json json_of(const metrics::RestorationMeans& means) {
-  using Json = nlohmann::ordered_json;
-  auto number = [](double value) { return std::isfinite(value) ? Json(value) : Json(); };
   return {{"count", means.count},
           {"identical", means.identical},
-          {"psnr", number(means.psnr)},
-          {"ssim", number(means.ssim)},
-          {"sharpness", number(means.sharpness)}};
+          {"psnr", number_json(means.psnr)},
+          {"ssim", number_json(means.ssim)},
+          {"sharpness", number_json(means.sharpness)}};
 }
 
 std::string number_or_dash(double value, int digits) {

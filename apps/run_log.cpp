@@ -16,6 +16,10 @@ RunLog read_run_log(const std::string& path, const char* other) {
   return log;
 }
 
+nlohmann::ordered_json number_json(double value) {
+  return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+}
+
 double number_of(const nlohmann::json& record, const char* key) {
   auto found = record.find(key);
   return found != record.end() && found->is_number() ? found->get<double>() : NAN;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "apps/run_log.h"
 #include "tensor/error.h"
 
 namespace mote::apps {
@@ -11,7 +12,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json number_json(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
 std::string fixed(double value, int digits = 4) {
   char text[32];
