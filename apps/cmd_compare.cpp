@@ -67,6 +67,21 @@ std::vector<std::string> words(const std::string& flag, const std::string& text)
   return list;
 }
 
+/// An entry of --samplers: NAME or NAME=STEPS.
+struct Entry {
+  std::string sampler;
+  int64_t steps;  // 0: those of --steps or --calls
+};
+
+Entry entry_of(const std::string& word) {
+  size_t equals = is_dpm_ot(word) ? std::string::npos : word.find('=');  // the name of a map's file may hold one
+  if (equals == std::string::npos) return {word, 0};
+  std::vector<int64_t> steps = int_list("--samplers", word.substr(equals + 1));
+  if (steps.size() != 1 || steps[0] < 1)
+    fail(Error::Kind::usage, "--samplers: '", word, "' is not NAME=STEPS with 1 step or more");
+  return {word.substr(0, equals), steps[0]};
+}
+
 void check_usage(const CompareOptions& o) {
   auto require = [](bool holds, const auto&... parts) {
     if (!holds) fail(Error::Kind::usage, parts...);
@@ -77,7 +92,8 @@ void check_usage(const CompareOptions& o) {
   require(o.seeds >= 1 && o.seeds <= 1000, "--seeds: must be 1 to 1000, got ", o.seeds);
   require(o.batch >= 1, "--batch: must be 1 or more, got ", o.batch);
   require_weights(o.weights);
-  for (const std::string& name : words("--samplers", o.samplers)) {
+  for (const std::string& word : words("--samplers", o.samplers)) {
+    std::string name = entry_of(word).sampler;
     std::vector<std::string> known = sampler_names();
     known.insert(known.end(), {"dpm-ot", "copy"});
     if (is_dpm_ot(name)) dpm_ot_name(name, o.map, o.finish);
@@ -121,39 +137,42 @@ SamplerOptions cell_options(const CompareOptions& o, const Checkpoint& checkpoin
   return finish_options(jumper->jump->map(), jumper->name, base, steps);
 }
 
-/// What the table calls the samplers, in the order given; loads the maps, each file once.
-std::vector<std::string> sampler_labels(const CompareOptions& o, const Checkpoint& checkpoint, Jumpers& jumpers) {
+/// The samplers as the table calls them, in the order given; loads the maps, each file once.
+std::vector<Entry> labelled_samplers(const CompareOptions& o, const Checkpoint& checkpoint, Jumpers& jumpers) {
   std::map<std::string, std::shared_ptr<Jump>> loaded;
-  std::vector<std::string> labels;
-  for (const std::string& sampler : words("--samplers", o.samplers)) {
-    labels.push_back(sampler);
-    if (!is_dpm_ot(sampler)) continue;
-    DpmOtName name = dpm_ot_name(sampler, o.map, o.finish);
+  std::vector<Entry> entries;
+  for (const std::string& word : words("--samplers", o.samplers)) {
+    entries.push_back(entry_of(word));
+    std::string& label = entries.back().sampler;
+    if (!is_dpm_ot(label)) continue;
+    DpmOtName name = dpm_ot_name(label, o.map, o.finish);
     std::shared_ptr<Jump>& jump = loaded[name.file];
     if (!jump) {
       jump = std::make_shared<Jump>(load_ot_map(name.file));
       require_map_of(jump->map(), checkpoint);
     }
-    labels.back() = name.label(jump->map());
-    if (name.file != o.map) labels.back() += "@" + fs::path(name.file).stem().string();
-    if (!jumpers.emplace(labels.back(), Jumper{name, jump}).second)
-      fail(Error::Kind::usage, "--samplers: two of them would be called ", labels.back(), " in the table");
+    label = name.label(jump->map());
+    if (name.file != o.map) label += "@" + fs::path(name.file).stem().string();
+    if (!jumpers.emplace(label, Jumper{name, jump}).second)
+      fail(Error::Kind::usage, "--samplers: two of them would be called ", label, " in the table");
   }
-  return labels;
+  return entries;
 }
 
 /// Every sampler with every number of steps and every seed; what a sampler does not take is marked, not thrown. Steps
 /// of dpm-ot are network calls after the jump; copy has none.
 std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoint,
-                             const std::vector<std::string>& samplers, const Jumpers& jumpers) {
+                             const std::vector<Entry>& entries, const Jumpers& jumpers) {
   Schedule schedule = Schedule::named(checkpoint.schedule, checkpoint.T);
   std::vector<Cell> cells;
-  for (const std::string& sampler : samplers) {
+  for (const auto& [sampler, own_steps] : entries) {
     auto found = jumpers.find(sampler);
     const Jumper* jumper = found == jumpers.end() ? nullptr : &found->second;
     bool is_copy = jumper && jumper->name.is_copy;
-    bool by_calls = !o.calls.empty();
-    for (int64_t steps : is_copy ? std::vector<int64_t>{0} : int_list("--steps", by_calls ? o.calls : o.steps)) {
+    bool by_calls = !o.calls.empty() && own_steps == 0;
+    std::vector<int64_t> numbers = is_copy ? std::vector<int64_t>{0} : std::vector<int64_t>{own_steps};
+    if (!is_copy && own_steps == 0) numbers = int_list("--steps", by_calls ? o.calls : o.steps);
+    for (int64_t steps : numbers) {
       Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
       try {
         if (by_calls && !jumper)
@@ -166,6 +185,11 @@ std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoi
         if (error.kind() != Error::Kind::usage) throw;
         cell.refused = error.what();
       }
+      auto is_same = [&](const Cell& other) {
+        return other.refused.empty() && other.sampler == cell.sampler && other.steps == cell.steps;
+      };
+      if (cell.refused.empty() && std::any_of(cells.begin(), cells.end(), is_same))
+        fail(Error::Kind::usage, "--samplers: ", cell.sampler, " with ", cell.steps, " steps is asked for twice");
       for (int64_t k = 0; k < o.seeds; ++k) {
         cell.seed = o.common.seed + uint64_t(k);
         cells.push_back(cell);
@@ -490,8 +514,8 @@ void Compare::run() {
   checkpoint_ = o_.dry_run ? read_checkpoint_summary(checkpoint_path(o_.run)).checkpoint
                            : load_from_run(o_.run, "mote ckpt info {} shows it");
   settings_ = settings_of(o_, checkpoint_);
-  std::vector<std::string> labels = sampler_labels(o_, checkpoint_, jumpers_);
-  comparison_ = {.cells = make_cells(o_, checkpoint_, labels, jumpers_),
+  std::vector<Entry> entries = labelled_samplers(o_, checkpoint_, jumpers_);
+  comparison_ = {.cells = make_cells(o_, checkpoint_, entries, jumpers_),
                  .floor = {},
                  .metrics = metrics,
                  .features = {},
@@ -580,7 +604,8 @@ void add_compare_command(CLI::App& app) {
   sub.add_option("--weights", o->weights, "ema (averaged) or model")->group("Network")->capture_default_str();
   const char* cells = "Cells";
   sub.add_option("--samplers", o->samplers,
-                 "comma-separated: " + joined(sampler_names()) + ", dpm-ot[:LEVEL[:FINISH]][@MAP], copy[@MAP]")
+                 "comma-separated: " + joined(sampler_names()) +
+                     ", dpm-ot[:LEVEL[:FINISH]][@MAP], copy[@MAP]; NAME=STEPS has its own number of steps")
       ->group(cells)
       ->capture_default_str();
   sub.add_option("--steps", o->steps, "comma-separated numbers of steps; of dpm-ot: network calls after the jump")

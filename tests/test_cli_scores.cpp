@@ -320,6 +320,19 @@ TEST_CASE("compare --dry-run counts network calls and writes nothing", "[cli][co
   CHECK(contains(text.out, "0 of 4 cells to draw"));
 }
 
+TEST_CASE("a sampler of compare can have its own number of steps", "[cli][compare]") {
+  test::ScratchFolder folder;
+  copy_run(folder);
+  Args args = compare_args("ddim,ddim=7,ddpm=7", "2,3", {"--dry-run", "--json", "--count", "150"});
+  for (const Args& by : {Args{}, Args{"--calls", "2,3"}}) {
+    Json plan = done(on_one_thread(folder, args + by)).json();
+    std::vector<std::string> cells;
+    for (const Json& cell : plan["cells"])
+      cells.push_back(cell["sampler"].get<std::string>() + " " + cell["network_calls"].dump());
+    CHECK(cells == std::vector<std::string>{"ddim 2", "ddim 3", "ddim 7", "ddpm 7"});
+  }
+}
+
 TEST_CASE("compare goes on after a stop and ends with the same numbers", "[cli][compare]") {
   test::ScratchFolder whole, folder;
   copy_run(whole);
@@ -427,6 +440,12 @@ TEST_CASE("compare says what is wrong before it draws", "[cli][compare]") {
            {{"--run", "."}, 4, "there is no checkpoint"},
            {{"--run", "run", "--samplers", "ddin"}, 2, "'ddin' is unknown: choose from ddpm, ddim"},
            {{"--run", "run", "--samplers", "ddim,ddim"}, 2, "a repeated entry"},
+           {{"--run", "run", "--samplers", "ddin=7"}, 2, "'ddin' is unknown"},
+           {{"--run", "run", "--samplers", "ddim=0"}, 2, "'ddim=0' is not NAME=STEPS with 1 step or more"},
+           {{"--run", "run", "--samplers", "ddim=3,4"}, 2, "'4' is unknown"},
+           {{"--run", "run", "--samplers", "ddim="}, 2, "'ddim=' is not NAME=STEPS"},
+           {{"--run", "run", "--samplers", "ddim=few"}, 2, "not a list of whole numbers"},
+           {{"--run", "run", "--samplers", "ddim,ddim=5", "--steps", "5"}, 2, "ddim with 5 steps is asked for twice"},
            {{"--run", "run", "--samplers", ""}, 2, "--samplers"},
            {{"--run", "run", "--steps", "5,x"}, 2, "not a list of whole numbers"},
            {{"--run", "run", "--steps", "0"}, 2, "--steps: must be 1 or more, got 0"},
