@@ -7,7 +7,7 @@
 namespace mote::apps {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 260, kLeft = 64, kRight = 14, kTop = 30, kBottom = 36;
+constexpr double kWidth = 640, kHeight = 260, kLeft = 64, kRight = 18, kTop = 30, kBottom = 36;
 
 std::string format(const char* pattern, double a) {
   char text[64];
