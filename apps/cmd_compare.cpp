@@ -170,7 +170,7 @@ std::vector<Cell> make_cells(const CompareOptions& o, const Checkpoint& checkpoi
     const Jumper* jumper = found == jumpers.end() ? nullptr : &found->second;
     bool is_copy = jumper && jumper->name.is_copy;
     bool by_calls = !o.calls.empty() && own_steps == 0;
-    std::vector<int64_t> numbers = is_copy ? std::vector<int64_t>{0} : std::vector<int64_t>{own_steps};
+    std::vector<int64_t> numbers = {is_copy ? 0 : own_steps};
     if (!is_copy && own_steps == 0) numbers = int_list("--steps", by_calls ? o.calls : o.steps);
     for (int64_t steps : numbers) {
       Cell cell{.sampler = sampler, .steps = steps, .refused = {}, .failed = {}, .scores = {}};
