@@ -34,8 +34,6 @@ constexpr int64_t kProbeImages = 512;                          // whose noise lo
 constexpr int64_t kGridColumns = 8;                            // images of a cluster in a grid
 constexpr int64_t kFewestOrders = 2;                           // --k auto tries this many clusters and more
 
-/// A number, or null where there is none: JSON has no NaN.
-
 // ---- The run -------------------------------------------------------------------------------------------------------
 
 class ClusterTrainer {

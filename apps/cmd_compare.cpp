@@ -74,12 +74,13 @@ struct Entry {
 };
 
 Entry entry_of(const std::string& word) {
-  size_t equals = is_dpm_ot(word) ? std::string::npos : word.find('=');  // the name of a map's file may hold one
-  if (equals == std::string::npos) return {word, 0};
+  size_t equals = word.find('=');
+  std::string name = word.substr(0, equals);
+  if (equals == std::string::npos || is_dpm_ot(name)) return {word, 0};  // the name of a map's file may hold one
   std::vector<int64_t> steps = int_list("--samplers", word.substr(equals + 1));
   if (steps.size() != 1 || steps[0] < 1)
     fail(Error::Kind::usage, "--samplers: '", word, "' is not NAME=STEPS with 1 step or more");
-  return {word.substr(0, equals), steps[0]};
+  return {name, steps[0]};
 }
 
 void check_usage(const CompareOptions& o) {
@@ -605,7 +606,7 @@ void add_compare_command(CLI::App& app) {
   const char* cells = "Cells";
   sub.add_option("--samplers", o->samplers,
                  "comma-separated: " + joined(sampler_names()) +
-                     ", dpm-ot[:LEVEL[:FINISH]][@MAP], copy[@MAP]; NAME=STEPS has its own number of steps")
+                     ", dpm-ot[:LEVEL[:FINISH]][@MAP], copy[@MAP]; NAME=STEPS (not of dpm-ot) has its own number of steps")
       ->group(cells)
       ->capture_default_str();
   sub.add_option("--steps", o->steps, "comma-separated numbers of steps; of dpm-ot: network calls after the jump")

@@ -21,7 +21,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-
 void print_result(const SegmentResult& r, const std::string& command, bool is_e2e, bool json) {
   if (json) {
     Json out = {{"run", r.run},

@@ -12,7 +12,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-
 std::string fixed(double value, int digits = 4) {
   char text[32];
   std::snprintf(text, sizeof text, "%.*f", digits, value);

@@ -444,6 +444,8 @@ TEST_CASE("compare says what is wrong before it draws", "[cli][compare]") {
            {{"--run", "run", "--samplers", "ddim=0"}, 2, "'ddim=0' is not NAME=STEPS with 1 step or more"},
            {{"--run", "run", "--samplers", "ddim=3,4"}, 2, "'4' is unknown"},
            {{"--run", "run", "--samplers", "ddim="}, 2, "'ddim=' is not NAME=STEPS"},
+           {{"--run", "run", "--samplers", "copy=3"}, 2, "'copy=3' is unknown"},
+           {{"--run", "run", "--samplers", "dpm-ot=3"}, 2, "'dpm-ot=3' is unknown"},
            {{"--run", "run", "--samplers", "ddim=few"}, 2, "not a list of whole numbers"},
            {{"--run", "run", "--samplers", "ddim,ddim=5", "--steps", "5"}, 2, "ddim with 5 steps is asked for twice"},
            {{"--run", "run", "--samplers", ""}, 2, "--samplers"},
